@@ -1,0 +1,1 @@
+"""The Raspberry Pi side: publishes wafer images as a camera does."""

@@ -1,0 +1,1 @@
+"""The commands that need no part but the shared vocabulary."""

@@ -1,0 +1,1 @@
+"""What runs inside the model server: thin shims over fabwafer.classifier."""

@@ -1,0 +1,1 @@
+"""All of fabwafer on one machine, without Kubernetes."""
