@@ -3,64 +3,59 @@
 import sys
 from importlib.metadata import EntryPoint, entry_points
 
-import click
 import typer
-from typer.core import TyperGroup
 
 from fabwafer import __version__
 
 COMMANDS_GROUP = "fabwafer.commands"
 
 
-def _commands() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}
-
-
-def _load(entry: EntryPoint) -> click.Command:
-    app = entry.load()
-    command: click.Command = typer.main.get_command(app)
-    command.name = entry.name
-    return command
-
-
-class PartCommands(TyperGroup):
-    """Imports a command's module only when that command is asked for, so that every command starts fast."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Lists the commands of all parts by name."""
-        return sorted(_commands())
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Loads one command; None when there is no such command, or its part is not installed here."""
-        entry = _commands().get(cmd_name)
-        if entry is None:
-            return None
-        try:
-            return _load(entry)
-        except ModuleNotFoundError as missing:
-            if ctx.resilient_parsing or not ctx.protected_args:  # the help lists what can run here
-                return None
-            raise click.ClickException(
-                f"`fabwafer {cmd_name}` needs the module {missing.name!r}, which is not installed here; "
-                "install the part that brings it, for example: pip install 'fabwafer[all]'"
-            ) from missing
-
-
-app = typer.Typer(cls=PartCommands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.callback(invoke_without_command=True)
-def _fabwafer(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
-    """Find defect patterns on semiconductor wafers, on the fab's own machines."""
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         print(__version__)
         raise typer.Exit
 
 
+def _fabwafer(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Find defect patterns on semiconductor wafers, on the fab's own machines."""
+
+
+def _add(app: typer.Typer, name: str, part: typer.Typer) -> None:
+    """Adds a part's command, or its group of commands where it has several."""
+    if len(part.registered_commands) == 1 and part.registered_callback is None:
+        callback = part.registered_commands[0].callback
+        assert callback is not None  # noqa: S101 - typer registers no command without one
+        app.command(name)(callback)
+    else:
+        app.add_typer(part, name=name)
+
+
+def _command_line(arguments: list[str], commands: dict[str, EntryPoint]) -> typer.Typer:
+    """Builds the command line with the one command that is asked for, or with all of them for the help."""
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(_fabwafer)
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    if asked in commands:
+        commands = {asked: commands[asked]}
+    for name, entry in sorted(commands.items()):
+        try:
+            _add(app, name, entry.load())
+        except ModuleNotFoundError as missing:
+            if asked == name:
+                raise SystemExit(
+                    f"fabwafer {name} needs the module {missing.name!r}, which is not installed here: "
+                    "install the part that brings it, for example with pip install 'fabwafer[all]'"
+                ) from missing
+    return app
+
+
 def main() -> None:
-    """Runs the command line."""
-    app(prog_name="fabwafer")
+    """Runs the command line: imports the module of the command that is asked for, and no other."""
+    commands = {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}
+    _command_line(sys.argv[1:], commands)(prog_name="fabwafer")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

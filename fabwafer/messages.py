@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
@@ -89,7 +90,7 @@ def _number(value: object) -> float:
         number = float(value)
     except ValueError:
         raise ValueError("expected a number, or a number in a string") from None
-    if number != number or number in (float("inf"), float("-inf")):
+    if not math.isfinite(number):
         raise ValueError("expected a finite number")
     return number
 
