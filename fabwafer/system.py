@@ -71,8 +71,7 @@ def address(field: str, data: Path | None) -> str:
         if not (directory / RECORDS_FILE).exists():
             raise SystemNotFoundError(f"no records in {directory}: start a system with `fabwafer up` first")
         return sqlite_url(directory)
-    value = str(getattr(read_system(directory), field))
-    return value
+    return str(getattr(read_system(directory), field))
 
 
 def sqlite_url(directory: Path) -> str:

@@ -1,0 +1,39 @@
+# `make run` and `make test` are all a fresh machine needs: Python 3.11 and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test chaos bench lint clean
+
+run: $(VENV)/run.installed  ## install what a local system needs, start it, show wafers coming in
+	$(BIN)/fabwafer up
+
+test: $(VENV)/all.installed  ## install everything and pass the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+chaos: $(VENV)/all.installed  ## the kill tests, ten rounds each
+	FABWAFER_CHAOS_ROUNDS=10 $(BIN)/python -m pytest -m chaos $(PYTEST_ARGS)
+
+bench: $(VENV)/all.installed  ## the numbers in docs/benchmarks.md
+	$(BIN)/python -m benchmarks.flow
+
+lint: $(VENV)/all.installed  ## what pre-commit and CI check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"fabwafer needs Python 3.11 or newer, this is {sys.version.split()[0]}: try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[local]'
+	touch $@
+
+$(VENV)/all.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	touch $@ $(VENV)/run.installed
