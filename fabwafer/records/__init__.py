@@ -1,0 +1,26 @@
+"""The records: what was received about each wafer, and what was said of it, in SQLite or PostgreSQL."""
+
+from fabwafer.records.alerting import DEFAULT_THRESHOLD, PendingAlert
+from fabwafer.records.database import Records, UnknownWaferError
+from fabwafer.records.engine import RecordsUnavailableError
+from fabwafer.records.query import PredictionRecord, Review, Rollout, ShotRecord, WaferRecord
+from fabwafer.records.schema import SchemaError, migrate
+from fabwafer.records.store import ReceivedPrediction, Shot, StoredPredictions
+
+__all__ = [
+    "DEFAULT_THRESHOLD",
+    "PendingAlert",
+    "PredictionRecord",
+    "ReceivedPrediction",
+    "Records",
+    "RecordsUnavailableError",
+    "Review",
+    "Rollout",
+    "SchemaError",
+    "Shot",
+    "ShotRecord",
+    "StoredPredictions",
+    "UnknownWaferError",
+    "WaferRecord",
+    "migrate",
+]

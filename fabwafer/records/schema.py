@@ -1,0 +1,93 @@
+"""Migrations: one owner runs them, everyone else checks that they fit."""
+
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Engine, inspect, text
+
+from fabwafer.records.engine import connect, reading, sqlite_file, writing
+from fabwafer.records.tables import SCHEMA
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+_ADVISORY_LOCK: Final = 0x666162_7761666572
+"""The name of our lock among all of a PostgreSQL server's: "fabwafer" as a number."""
+
+
+class SchemaError(RuntimeError):
+    """The database's tables are not the ones that this program needs. The text says what to do."""
+
+
+def check(engine: Engine) -> None:
+    """Checks that the tables fit this program. Migrations only add within a minor version, so later ones of ours fit.
+
+    Raises:
+        SchemaError: They do not.
+        RecordsUnavailableError: The database cannot answer now.
+    """
+    found = _version(engine)
+    if not _fits(found):
+        raise SchemaError(_misfit(found))
+
+
+def migrate(url: str) -> None:
+    """Brings the tables of a database up to what this program needs; several may call it at once.
+
+    Args:
+        url: As for `Records`; a SQLite file is made when there is none, its folder is not.
+
+    Raises:
+        SchemaError: The database is of a newer program.
+        RecordsUnavailableError: The database cannot answer now.
+    """
+    engine = connect(url)
+    try:
+        found = _version(engine)
+        if _fits(found):
+            return
+        if found is not None and found > SCHEMA:
+            raise SchemaError(_misfit(found))
+        _upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def _upgrade(engine: Engine) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    with writing(engine) as connection:
+        # SQLite is locked by its BEGIN IMMEDIATE already. Whoever waited here finds nothing left to do.
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _version(engine: Engine) -> str | None:
+    file = sqlite_file(engine)
+    if file is not None and not file.exists():
+        return None  # connecting would make an empty file
+    with reading(engine) as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return None if found is None else str(found)
+
+
+def _fits(found: str | None) -> bool:
+    if found is None:
+        return False
+    minor, _, number = found.rpartition("_")
+    known_minor, _, known_number = SCHEMA.rpartition("_")
+    return minor == known_minor and number.isdecimal() and int(number) >= int(known_number)
+
+
+def _misfit(found: str | None) -> str:
+    if found is None:
+        return f"the records' database has no tables yet: expected version {SCHEMA}; run the migrations first"
+    if found < SCHEMA:
+        return f"the records' database has tables of version {found}, expected {SCHEMA}: run the migrations first"
+    return f"the records' database has tables of version {found}, this program knows {SCHEMA}: use a newer fabwafer"
