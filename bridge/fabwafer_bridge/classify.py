@@ -1,0 +1,216 @@
+"""Classify: images from the stream to the model server, and its predictions back onto the bus."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from nats.aio.msg import Msg
+from pydantic import ValidationError
+
+from fabwafer.defects import NOT_A_WAFER
+from fabwafer.messages import CONTEXT_FIELDS, Image, MapCountsMessage, Prediction, Topic
+from fabwafer_bridge import dead, metrics, streams
+from fabwafer_bridge.inference import Answer, ModelServerError
+from fabwafer_bridge.intake import MESSAGE_ID, RECEIVED, SEQUENCE, SOURCE
+from fabwafer_bridge.publisher import Outgoing, Publisher
+from fabwafer_bridge.puller import Puller
+
+BATCH: Final = 16
+BATCH_BYTES: Final = 4 * 1024 * 1024
+FAILURES_TOGETHER: Final = 3
+"""After so many failures of a batch, each of its images goes alone."""
+FAILURES_ALONE: Final = 5
+"""An image that failed so often alone, while the server was well otherwise, is a dead letter."""
+LONGEST_PAUSE: Final = 2.0
+
+Ask = Callable[[Sequence[str]], Awaitable[list[Answer]]]
+Well = Callable[[], Awaitable[bool]]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An image to be classified, and the message it came in."""
+
+    image: Image
+    message: Msg
+    received: str
+    sequence: str
+    message_id: str
+
+
+class Classify:
+    """Asks the model server about images, and publishes what it says.
+
+    Args:
+        puller: Messages of IMAGES.
+        publisher: Stores predictions.
+        ask: Calls the model server; raises ModelServerError when nobody answers.
+        well: Tells whether the model server answers at all.
+    """
+
+    def __init__(self, puller: Puller, publisher: Publisher, ask: Ask, well: Well) -> None:
+        self._puller = puller
+        self._publisher = publisher
+        self._ask = ask
+        self._well = well
+
+    async def run(self) -> None:
+        """Classifies what the stream holds. While the model server is down nothing more is fetched."""
+        while True:
+            batch = await self._puller.batch(BATCH, BATCH_BYTES)
+            async with self._puller.kept(batch):
+                jobs = []
+                for message in batch:
+                    try:
+                        jobs.append(_job(message))
+                    except ValidationError as error:  # the intake writes no such thing, but others could
+                        await self._publisher.store([_unreadable(message, error)])
+                if jobs:
+                    await self._work(jobs)
+
+    async def _work(self, jobs: Sequence[Job]) -> None:
+        for _ in range(FAILURES_TOGETHER):
+            try:
+                answers = await self._asked(jobs)
+            except ModelServerError as error:
+                log.warning("batch failed", images=len(jobs), reason=str(error))
+                metrics.MESSAGES.labels(streams.CLASSIFY, "retried").inc(len(jobs))
+                await self._until_well()
+            else:
+                await self._answered(jobs, answers)
+                return
+        for job in jobs:
+            await self._work_alone(job)
+
+    async def _work_alone(self, job: Job) -> None:
+        failures = 0
+        while True:
+            try:
+                answers = await self._asked([job])
+            except ModelServerError as error:
+                # A server that is down says nothing about the image: a failure counts once the server is well again.
+                await self._until_well()
+                failures += 1
+                log.warning("image failed alone", imgid=job.image.imgid, failures=failures, reason=str(error))
+                if failures >= FAILURES_ALONE:
+                    reason = f"the model server failed on it {failures} times while it answered others: {error}"
+                    await self._publisher.store([_letter(job, reason)])
+                    metrics.DEAD_LETTERS.labels("model_server_failed").inc()
+                    metrics.MESSAGES.labels(streams.CLASSIFY, "dead").inc()
+                    return
+            else:
+                await self._answered([job], answers)
+                return
+
+    async def _asked(self, jobs: Sequence[Job]) -> list[Answer]:
+        started = time.perf_counter()
+        answers = await self._ask([job.image.encoded for job in jobs])
+        version = answers[0].model
+        metrics.INFERENCE_SECONDS.labels(version).observe(time.perf_counter() - started)
+        metrics.MODEL_INFO.labels(version).set(1)
+        return answers
+
+    async def _until_well(self) -> None:
+        pause = 0.1
+        while not await self._well():
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _answered(self, jobs: Sequence[Job], answers: Sequence[Answer]) -> None:
+        stored: list[Outgoing] = []
+        announced: list[tuple[Prediction, bytes]] = []
+        for job, answer in zip(jobs, answers, strict=True):
+            if not answer.label:
+                stored.append(_letter(job, answer.error))
+                metrics.DEAD_LETTERS.labels("refused_by_model").inc()
+                metrics.MESSAGES.labels(streams.CLASSIFY, "dead").inc()
+                continue
+            prediction = predicted(job.image, answer)
+            body = prediction.to_json()
+            stored.append(
+                Outgoing(
+                    streams.subject_of_prediction("cluster", prediction.fab, prediction.camera, prediction.imgid),
+                    body,
+                    {
+                        MESSAGE_ID: f"{answer.model}:{job.message_id}",
+                        RECEIVED: job.received,
+                        SEQUENCE: job.sequence,
+                    },
+                )
+            )
+            announced.append((prediction, body))
+            if not answer.wafer:
+                metrics.NOT_A_WAFER.labels(prediction.fab, prediction.camera).inc()
+        await self._publisher.store(stored)
+        now = time.time()
+        for prediction, body in announced:
+            subject = prediction.topic("prediction").subject
+            await self._publisher.announce(subject, body, {SOURCE: "cluster"})
+        for job in jobs:
+            metrics.END_TO_END_SECONDS.labels(job.image.fab).observe(max(0.0, now - int(job.received) / 1000))
+            metrics.MESSAGES.labels(streams.CLASSIFY, "passed").inc()
+            metrics.CLOCK_SKEW_SECONDS.labels(job.image.fab).set((int(job.received) - job.image.timestamp) / 1000)
+
+
+def predicted(image: Image, answer: Answer) -> Prediction:
+    """Makes the prediction for an image of what the model server said; it bears the image's time stamp and context."""
+    return Prediction.model_construct(
+        imgid=image.imgid,
+        timestamp=image.timestamp,
+        fab=image.fab,
+        camera=image.camera,
+        prediction=answer.label if answer.wafer else NOT_A_WAFER,
+        probability=answer.probability,
+        source="cluster",
+        model=answer.model,
+        probabilities=answer.probabilities if answer.wafer else None,
+        wafer=answer.wafer,
+        review=answer.review,
+        map=MapCountsMessage.model_construct(**answer.map) if answer.map else None,
+        embedding=answer.embedding if answer.wafer else None,
+        **{field: value for field in CONTEXT_FIELDS if (value := getattr(image, field)) is not None},
+    )
+
+
+def _job(message: Msg) -> Job:
+    headers = message.headers or {}
+    if message.metadata.num_delivered and message.metadata.num_delivered > 1:
+        metrics.REDELIVERIES.labels(streams.CLASSIFY).inc()
+    image = Image.model_validate_json(message.data)
+    return Job(
+        image,
+        message,
+        received=headers.get(RECEIVED, str(image.timestamp)),
+        sequence=headers.get(SEQUENCE, "0"),
+        message_id=headers.get(MESSAGE_ID, f"seq-{message.metadata.sequence.stream}"),
+    )
+
+
+def _letter(job: Job, reason: str) -> Outgoing:
+    topic: Topic = job.image.topic("img")
+    return dead.letter(
+        streams.CLASSIFY,
+        subject=topic.subject,
+        origin=job.message.subject,
+        payload=job.message.data,
+        reason=reason,
+        message_id=job.message_id,
+        headers={RECEIVED: job.received, SEQUENCE: job.sequence},
+    )
+
+
+def _unreadable(message: Msg, error: ValidationError) -> Outgoing:
+    return dead.letter(
+        streams.CLASSIFY,
+        subject=message.subject,
+        origin=message.subject,
+        payload=message.data,
+        reason=f"expected an image message as the intake writes it, got one with {error.error_count()} errors",
+        message_id=f"{streams.IMAGES}:{message.metadata.sequence.stream}",
+        headers={},
+    )

@@ -1,0 +1,51 @@
+"""The bridge's own HTTP endpoints: metrics, health, readiness."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client import REGISTRY, generate_latest
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class HealthServer:
+    """Answers /metrics, /healthz (the process runs) and /readyz (it carries messages).
+
+    Args:
+        unready: Says why the bridge is not ready, or None.
+    """
+
+    def __init__(self, unready: Callable[[], str | None]) -> None:
+        self._unready = unready
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> str:
+        """Begins to answer.
+
+        Returns:
+            Its address, `http://HOST:PORT`, with the free port that was found where `port` is 0.
+        """
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/healthz", self._health)
+        app.router.add_get("/readyz", self._ready)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+        bound = self._runner.addresses[0][1]
+        return f"http://{host}:{bound}"
+
+    async def stop(self) -> None:
+        """Stops answering."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": METRICS_TYPE})
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        reason = self._unready()
+        return web.Response(text=f"{reason or 'ready'}\n", status=503 if reason else 200)

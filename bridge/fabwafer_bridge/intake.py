@@ -1,0 +1,147 @@
+"""The intake: checks each message once, and passes it on to the stream of its kind or to the dead letters."""
+
+import hashlib
+import time
+from typing import Final
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from fabwafer.imagefile import BadImageError, probe
+from fabwafer.messages import Image, MessageRefusedError, Prediction, Topic, read_device_prediction, read_image
+from fabwafer_bridge import dead, metrics, streams
+from fabwafer_bridge.publisher import NeverStoredError, Outgoing, Publisher
+from fabwafer_bridge.puller import Puller
+
+RECEIVED: Final = "Fabwafer-Received"
+SEQUENCE: Final = "Fabwafer-Sequence"
+SOURCE: Final = "Fabwafer-Source"
+MESSAGE_ID: Final = "Nats-Msg-Id"
+
+BATCH: Final = 256
+CORE_SUBJECTS: Final = ("fabwafer.*.*.img.*", "fabwafer.*.*.prediction.*")
+
+log = structlog.get_logger()
+
+
+def checked(subject: str, payload: bytes, *, received: int, sequence: int, headers: dict[str, str]) -> Outgoing:
+    """Checks a message as a device sent it, and says where it goes.
+
+    Args:
+        subject: `fabwafer.<fab>.<camera>.img|prediction.<imgid>`.
+        payload: The message's body.
+        received: When it was stored, in milliseconds by the stream's clock.
+        sequence: Its place in that stream; orders what was received in the same millisecond.
+        headers: The message's own headers.
+
+    Returns:
+        The message for IMAGES or PREDICTIONS, or its dead letter with the reason.
+    """
+    try:
+        topic = Topic.from_subject(subject)
+        message: Image | Prediction
+        if topic.kind == "img":
+            image = read_image(topic, payload)
+            probe(image.file())
+            target = streams.subject_of_image(image.fab, image.camera, image.imgid)
+            message = image
+        else:
+            message = read_device_prediction(topic, payload)
+            target = streams.subject_of_prediction("device", message.fab, message.camera, message.imgid)
+    except (MessageRefusedError, BadImageError) as refusal:
+        return dead.letter(
+            streams.INTAKE,
+            subject=subject,
+            origin=streams.MQTT_PREFIX + subject,
+            payload=payload,
+            reason=str(refusal),
+            message_id=f"{received}:{sequence}:{_digest(payload)}",
+            headers=headers,
+        )
+    body = message.to_json()
+    return Outgoing(
+        target,
+        body,
+        {
+            # By content: whatever a device sends again because it saw no PUBACK is the same message, not a later shot.
+            # A replay comes with an id of its own in front, and is not taken for what was seen before.
+            MESSAGE_ID: headers.get(MESSAGE_ID, "") + _digest(body),
+            RECEIVED: str(received),
+            SEQUENCE: str(sequence),
+        },
+    )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+class Intake:
+    """Takes what devices published: from `$MQTT_msgs` with acknowledgement, and best effort from the core."""
+
+    def __init__(self, client: Client, puller: Puller, publisher: Publisher) -> None:
+        self._client = client
+        self._puller = puller
+        self._publisher = publisher
+
+    async def run(self) -> None:
+        """Passes on what QoS 1 publishers were given a PUBACK for; acknowledged when it is stored further on."""
+        while True:
+            batch = await self._puller.batch(BATCH)
+            async with self._puller.kept(batch):
+                await self._pass_on([_checked_mqtt(message) for message in batch])
+
+    async def listen(self) -> None:
+        """Begins to take what native publishers and those with QoS 0 send, as far as it arrives."""
+        for subject in CORE_SUBJECTS:
+            await self._client.subscribe(subject, queue="fabwafer-intake", cb=self._take)
+
+    async def _take(self, message: Msg) -> None:
+        headers = message.headers or {}
+        if headers.get("Nmqtt-Pub") == "1" or SOURCE in headers:
+            return  # the durable has it; or the bridge itself announced it
+        own = {key: value for key, value in headers.items() if key == MESSAGE_ID}
+        received = time.time_ns() // 1_000_000
+        await self._pass_on([checked(message.subject, message.data, received=received, sequence=0, headers=own)])
+
+    async def _pass_on(self, outgoing: list[Outgoing]) -> None:
+        results = await self._publisher.store(outgoing)
+        for message, never in zip(outgoing, results, strict=True):
+            if never is not None:
+                # The payload itself does not fit: the letter tells of it, without the payload.
+                metrics.DEAD_LETTERS.labels("too_large").inc()
+                log.error("refused", subject=message.subject, reason=str(never))
+                await self._publisher.store([_without_payload(message, never)])
+            elif dead.REASON in message.headers:
+                metrics.DEAD_LETTERS.labels("refused").inc()
+                metrics.MESSAGES.labels(streams.INTAKE, "dead").inc()
+                log.warning("refused", subject=message.headers[dead.SUBJECT], reason=message.headers[dead.REASON])
+            else:
+                metrics.MESSAGES.labels(streams.INTAKE, "passed").inc()
+
+
+def _checked_mqtt(message: Msg) -> Outgoing:
+    metadata = message.metadata
+    if metadata.num_delivered and metadata.num_delivered > 1:
+        metrics.REDELIVERIES.labels(streams.INTAKE).inc()
+    headers = message.headers or {}
+    return checked(
+        message.subject.removeprefix(streams.MQTT_PREFIX),
+        message.data,
+        received=int(metadata.timestamp.timestamp() * 1000),
+        sequence=metadata.sequence.stream,
+        headers={key: value for key, value in headers.items() if key == MESSAGE_ID},
+    )
+
+
+def _without_payload(message: Outgoing, never: NeverStoredError) -> Outgoing:
+    return dead.letter(
+        streams.INTAKE,
+        subject=message.subject,
+        origin=message.subject,
+        payload=b"",
+        reason=f"{never} ({len(message.payload)} bytes)",
+        message_id=message.headers[MESSAGE_ID],
+        headers={},
+    )

@@ -1,0 +1,129 @@
+"""Record: images and predictions from their streams into the records, in batches."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+import structlog
+from nats.aio.msg import Msg
+from pydantic import ValidationError
+
+from fabwafer.messages import Image, Prediction
+from fabwafer.records import ReceivedPrediction, Records, Shot, StoredPredictions
+from fabwafer_bridge import dead, metrics, streams
+from fabwafer_bridge.intake import RECEIVED, SEQUENCE
+from fabwafer_bridge.publisher import Outgoing, Publisher
+from fabwafer_bridge.puller import Puller
+
+BATCH: Final = 256
+LONGEST_PAUSE: Final = 5.0
+
+Row = TypeVar("Row")
+Stored = TypeVar("Stored")
+
+log = structlog.get_logger()
+
+
+class Record:
+    """Stores what comes out of one stream.
+
+    Args:
+        puller: The stream's messages.
+        publisher: Keeps as dead letters what is not a message.
+        lock: Held by one writer at a time; the records have one writer in a process anyway.
+    """
+
+    def __init__(self, puller: Puller, publisher: Publisher, lock: asyncio.Lock) -> None:
+        self._puller = puller
+        self._publisher = publisher
+        self._lock = lock
+
+    async def run(self, read: Callable[[Msg], Row], store: Callable[[Sequence[Row]], Stored]) -> None:
+        """Stores rows as long as messages come; acknowledged when they are committed.
+
+        Args:
+            read: Makes a row of a message; raises ValidationError when it is none.
+            store: Writes rows in one transaction; called in a thread.
+        """
+        while True:
+            batch = await self._puller.batch(BATCH)
+            async with self._puller.kept(batch):
+                rows = []
+                for message in batch:
+                    if message.metadata.num_delivered and message.metadata.num_delivered > 1:
+                        metrics.REDELIVERIES.labels(streams.RECORD).inc()
+                    try:
+                        rows.append(read(message))
+                    except ValidationError as error:
+                        await self._publisher.store([_unreadable(message, error)])
+                        metrics.MESSAGES.labels(streams.RECORD, "dead").inc()
+                if rows:
+                    await self._stored(rows, store)
+
+    async def _stored(self, rows: Sequence[Row], store: Callable[[Sequence[Row]], Stored]) -> Stored:
+        pause = 0.1
+        while True:
+            try:
+                async with self._lock:
+                    stored = await asyncio.to_thread(store, rows)
+            except Exception as error:
+                log.warning("not recorded yet", rows=len(rows), reason=str(error)[:300], pause=pause)
+                metrics.MESSAGES.labels(streams.RECORD, "retried").inc(len(rows))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                metrics.MESSAGES.labels(streams.RECORD, "passed").inc(len(rows))
+                return stored
+
+
+def read_shot(message: Msg) -> Shot:
+    """Makes a row of a message of IMAGES."""
+    image = Image.model_validate_json(message.data)
+    received, sequence = _receipt(message, image.timestamp)
+    return Shot(image=image, data=image.file(), received=received, sequence=sequence)
+
+
+def read_prediction(message: Msg) -> ReceivedPrediction:
+    """Makes a row of a message of PREDICTIONS."""
+    prediction = Prediction.model_validate_json(message.data)
+    received, sequence = _receipt(message, prediction.timestamp)
+    return ReceivedPrediction(prediction=prediction, received=received, sequence=sequence)
+
+
+def store_predictions(records: Records, raised: Callable[[], None]) -> Callable[[Sequence[ReceivedPrediction]], None]:
+    """Makes the function that stores predictions and counts what is new.
+
+    Args:
+        records: Where they go; an alert is decided in the same transaction.
+        raised: Called when there are alerts to send; from the thread that stores.
+    """
+
+    def store(rows: Sequence[ReceivedPrediction]) -> None:
+        stored: StoredPredictions = records.store_predictions(rows)
+        for row in rows:
+            said = row.prediction
+            metrics.PREDICTIONS.labels(said.fab, said.camera, said.model, said.prediction).inc()
+            metrics.PROBABILITY.labels(said.model, said.prediction).observe(said.probability)
+        for alert in stored.alerts:
+            metrics.ALERTS.labels(alert.fab, alert.label).inc()
+        if stored.alerts:
+            raised()
+
+    return store
+
+
+def _receipt(message: Msg, otherwise: int) -> tuple[int, int]:
+    headers = message.headers or {}
+    return int(headers.get(RECEIVED, otherwise)), int(headers.get(SEQUENCE, 0))
+
+
+def _unreadable(message: Msg, error: ValidationError) -> Outgoing:
+    return dead.letter(
+        streams.RECORD,
+        subject=message.subject,
+        origin=message.subject,
+        payload=message.data,
+        reason=f"expected a message as the bridge writes it, got one with {error.error_count()} errors",
+        message_id=f"{message.metadata.stream}:{message.metadata.sequence.stream}",
+        headers={},
+    )

@@ -1,0 +1,215 @@
+"""The bridge as one process: its consumers side by side, started together and drained together."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+
+from fabwafer.records import Records, SchemaError
+from fabwafer_bridge import lag, record, streams
+from fabwafer_bridge.alert import AlertWorker, wafer_page
+from fabwafer_bridge.classify import Classify
+from fabwafer_bridge.connection import connect
+from fabwafer_bridge.health import HealthServer
+from fabwafer_bridge.inference import ModelServer
+from fabwafer_bridge.intake import Intake
+from fabwafer_bridge.publisher import Publisher
+from fabwafer_bridge.puller import Puller
+from fabwafer_bridge.settings import BridgeSettings, Role
+from fabwafer_bridge.webhook import Webhook
+
+DRAIN_SECONDS: Final = 8.0
+"""How long what is being worked on may take to finish after SIGTERM; the rest is delivered to the next process."""
+LAG_EVERY: Final = 2.0
+RETENTION_EVERY: Final = 3600.0
+AT_ONCE: Final = 2
+"""Batches that each consumer works on side by side: one is under way while the other waits for an answer."""
+
+log = structlog.get_logger()
+
+
+class Bridge:
+    """The bridge's consumers on one connection.
+
+    Args:
+        settings: What the operator set.
+        roles: Which consumers run in this process.
+    """
+
+    def __init__(self, settings: BridgeSettings, roles: Sequence[Role]) -> None:
+        self._settings = settings
+        self._roles = roles
+        self._unready: str | None = "starting"
+        self._pullers: list[Puller] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._client: Client | None = None
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Carries messages until `stopping` is set, then finishes what is under way.
+
+        Raises:
+            Exception: A consumer failed in a way that it has no answer to; the process should end and be started anew.
+        """
+        settings = self._settings
+        health = HealthServer(self._why_unready)
+        address = await health.start(settings.metrics_host, settings.metrics_port)
+        log.info("metrics", address=address)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(health.stop)
+            client = await connect(settings.nats_url, name="fabwafer-bridge", reconnected=self._renew)
+            self._client = client
+            stack.push_async_callback(_close, client)
+            js = client.jetstream(timeout=5)
+            await _laid(js, settings)
+            publisher = Publisher(client, js)
+            lock = asyncio.Lock()
+            if "alert" in self._roles or "record" in self._roles:
+                records = await _opened(settings.database_url)
+                stack.callback(records.close)
+                session = await stack.enter_async_context(ModelServer.session())
+                webhook = None
+                if settings.webhook_url:
+                    secret = settings.webhook_secret
+                    webhook = Webhook(
+                        session, settings.webhook_url, secret.get_secret_value().encode() if secret else None
+                    )
+                worker = AlertWorker(client, records, lock, webhook, wafer_page(settings.alert_url))
+                if "alert" in self._roles:
+                    self._start(worker.run())
+                if "record" in self._roles:
+                    await self._start_record(client, publisher, records, worker, lock)
+            if "classify" in self._roles:
+                session = await stack.enter_async_context(ModelServer.session())
+                server = ModelServer(session, settings.inference_url)
+                puller = await self._pull(client, streams.IMAGES, streams.CLASSIFY, window=256)
+                classify = Classify(puller, publisher, server.classify, server.well)
+                for _ in range(AT_ONCE):
+                    self._start(classify.run())
+            if "intake" in self._roles:
+                puller = await self._pull(client, streams.MQTT, streams.INTAKE, window=1024)
+                intake = Intake(client, puller, publisher)
+                await intake.listen()
+                for _ in range(AT_ONCE):
+                    self._start(intake.run())
+            self._start(_lag(js))
+            self._unready = None
+            log.info("ready", roles=list(self._roles))
+            await self._until(stopping)
+            self._unready = "stopping"
+            await self._drain()
+
+    async def _start_record(
+        self, client: Client, publisher: Publisher, records: Records, worker: AlertWorker, lock: asyncio.Lock
+    ) -> None:
+        loop = asyncio.get_running_loop()
+
+        def raised() -> None:
+            loop.call_soon_threadsafe(worker.raised)
+
+        store = record.store_predictions(records, raised)
+        images = await self._pull(client, streams.IMAGES, streams.RECORD, window=512)
+        predictions = await self._pull(client, streams.PREDICTIONS, streams.RECORD, window=512)
+        self._start(record.Record(images, publisher, lock).run(record.read_shot, records.store_shots))
+        self._start(record.Record(predictions, publisher, lock).run(record.read_prediction, store))
+        if self._settings.image_retention_days is not None:
+            self._start(_retention(records, self._settings.image_retention_days, lock))
+
+    async def _pull(self, client: Client, stream: str, durable: str, *, window: int) -> Puller:
+        puller = Puller(client, stream, durable, window=window)
+        await puller.start()
+        self._pullers.append(puller)
+        return puller
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    async def _renew(self) -> None:
+        for puller in self._pullers:
+            await puller.renew()
+
+    def _why_unready(self) -> str | None:
+        if self._unready is None and self._client is not None and not self._client.is_connected:
+            return "the bus is away"
+        return self._unready
+
+    async def _until(self, stopping: asyncio.Event) -> None:
+        stop = asyncio.create_task(stopping.wait())
+        done, _ = await asyncio.wait([stop, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        for task in done - {stop}:
+            task.result()  # a consumer never returns: it raised
+
+    async def _drain(self) -> None:
+        """Lets batches under way finish: with nothing more pulled, a consumer that is done waits for ever."""
+        for puller in self._pullers:
+            await puller.stop()
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while time.monotonic() < deadline and any(puller.busy for puller in self._pullers):
+            await asyncio.sleep(0.02)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        log.info("drained")
+
+
+async def _laid(js: JetStreamContext, settings: BridgeSettings) -> None:
+    """Makes the streams, waiting for a bus that is still electing its leaders."""
+    pause = 0.1
+    while True:
+        try:
+            await streams.lay(
+                js,
+                replicas=settings.replicas,
+                mqtt_max_bytes=settings.mqtt_max_bytes,
+                max_bytes=settings.stream_max_bytes,
+            )
+        except (NatsError, TimeoutError) as error:
+            log.info("streams not there yet", error=repr(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 2.0)
+        else:
+            return
+
+
+async def _opened(url: str) -> Records:
+    """Opens the records, waiting for the database and for whoever migrates it."""
+    records = Records(url)
+    pause = 0.1
+    while True:
+        try:
+            await asyncio.to_thread(records.check)
+        except SchemaError as error:
+            log.info("records not there yet", error=str(error))
+        except Exception as error:
+            log.info("database not there yet", error=str(error)[:300])
+        else:
+            return records
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 2.0)
+
+
+async def _retention(records: Records, days: int, lock: asyncio.Lock) -> None:
+    while True:
+        before = int((time.time() - days * 86400) * 1000)
+        async with lock:
+            forgotten = await asyncio.to_thread(records.forget_images, before)
+        log.info("retention", images=forgotten, days=days)
+        await asyncio.sleep(RETENTION_EVERY)
+
+
+async def _lag(js: JetStreamContext) -> None:
+    while True:
+        await lag.measure(js)
+        await asyncio.sleep(LAG_EVERY)
+
+
+async def _close(client: Client) -> None:
+    with contextlib.suppress(NatsError, TimeoutError):
+        await client.flush(timeout=2)
+    await client.close()
