@@ -171,7 +171,7 @@ def predicted(image: Image, answer: Answer) -> Prediction:
         probabilities=answer.probabilities if answer.wafer else None,
         wafer=answer.wafer,
         review=answer.review,
-        map=MapCountsMessage.model_construct(**answer.map) if answer.map else None,
+        map=MapCountsMessage.model_validate(answer.map) if answer.map else None,
         embedding=answer.embedding if answer.wafer else None,
         **{field: value for field in CONTEXT_FIELDS if (value := getattr(image, field)) is not None},
     )

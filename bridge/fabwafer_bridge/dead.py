@@ -114,7 +114,7 @@ async def replay(client: Client, js: JetStreamContext, sequence: int) -> str:
     """
     message = await js.get_msg(DEAD, sequence)
     headers = dict(message.headers or {})
-    origin = headers[ORIGIN]
+    origin: str = headers[ORIGIN]
     kept = {key: value for key, value in headers.items() if key not in (REASON, SUBJECT, ORIGIN, "Nats-Msg-Id")}
     # An id of its own for this replay: the one it once had may still be in the stream's window of duplicates. A replay
     # that is killed between the two steps is replayed again, under the same id.

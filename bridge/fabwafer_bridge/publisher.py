@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
+from nats.js.api import PubAck
 from nats.js.errors import APIError
 
 PUBACK_TIMEOUT: Final = 5.0
@@ -73,7 +74,7 @@ class Publisher:
         return results
 
     async def _attempt(self, messages: Sequence[Outgoing]) -> list[BaseException | None]:
-        futures: list[asyncio.Future[object] | BaseException] = []
+        futures: list[asyncio.Future[PubAck] | BaseException] = []
         for message in messages:
             try:
                 futures.append(
@@ -94,8 +95,8 @@ class Publisher:
                 future.cancel()
                 outcomes.append(TimeoutError(f"no answer within {PUBACK_TIMEOUT:g} s"))
             else:
-                error = future.exception()
-                outcomes.append(None if error is None else _verdict(error))
+                failure = future.exception()
+                outcomes.append(None if failure is None else _verdict(failure))
         return outcomes
 
     async def announce(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:

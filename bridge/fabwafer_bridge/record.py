@@ -104,8 +104,8 @@ def store_predictions(records: Records, raised: Callable[[], None]) -> Callable[
             said = row.prediction
             metrics.PREDICTIONS.labels(said.fab, said.camera, said.model, said.prediction).inc()
             metrics.PROBABILITY.labels(said.model, said.prediction).observe(said.probability)
-        for alert in stored.alerts:
-            metrics.ALERTS.labels(alert.fab, alert.label).inc()
+        for fab, label in stored.alerts:
+            metrics.ALERTS.labels(fab, label).inc()
         if stored.alerts:
             raised()
 

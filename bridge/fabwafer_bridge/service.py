@@ -150,7 +150,7 @@ class Bridge:
         for puller in self._pullers:
             await puller.stop()
         deadline = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < deadline and any(puller.busy for puller in self._pullers):
+        while time.monotonic() < deadline and any(puller.busy for puller in self._pullers):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         for task in self._tasks:
             task.cancel()

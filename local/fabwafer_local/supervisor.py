@@ -1,0 +1,224 @@
+"""Starting the parts of a local system, watching them, and leaving none behind."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+PARTS_FILE: Final = "parts.json"
+READY_SECONDS: Final = 90.0
+DEATHS: Final = 5
+WITHIN_SECONDS: Final = 60.0
+"""A part that died so often within so long is not started again: it would only die once more."""
+LAST_LINES: Final = 15
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """How a server is started: what TorchServe needs, as `torchserve.prepare` writes it down."""
+
+    argv: list[str]
+    env: Mapping[str, str]
+    temporary: Path
+    pid_file: Path
+    ready_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One program of the system.
+
+    Attributes:
+        name: What people call it.
+        argv: How it is started.
+        env: Its environment.
+        log: Where its output goes.
+        ready: Tells whether it does its work.
+        own_log: The file it logs to itself, where that is another.
+    """
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    log: Path
+    ready: Callable[[], Awaitable[bool]]
+    own_log: Path | None = None
+
+
+class PartFailedError(RuntimeError):
+    """A part does not run. The text names it and shows the last lines of its log."""
+
+    def __init__(self, part: Part, what: str) -> None:
+        lines = last_lines(part.own_log or part.log) or last_lines(part.log)
+        super().__init__(
+            f"{part.name} {what}. Its last lines ({part.own_log or part.log}):\n"
+            + ("\n".join(f"  {line}" for line in lines) or "  (none)")
+        )
+
+
+def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
+    """Reads the last lines of a log, shortened to what a terminal shows; none when there is no log."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 16384))
+        return [line[:300] for line in file.read().decode(errors="replace").splitlines()[-count:]]
+    return []
+
+
+class Supervisor:
+    """Runs parts, each in a session of its own, so that a Ctrl-C in the terminal reaches only the supervisor.
+
+    Args:
+        directory: Where it writes down what it started, so that the next one can clean up after a kill.
+        say: Tells the user what happens, a line at a time.
+    """
+
+    def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
+        self._file = directory / PARTS_FILE
+        self._say = say
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._written: dict[str, tuple[int, float]] = {}
+        self._watchers: list[asyncio.Task[None]] = []
+
+    def clean(self) -> int:
+        """Ends what a supervisor that was killed left running.
+
+        Returns:
+            How many processes there were.
+        """
+        try:
+            left = json.loads(self._file.read_text())
+        except (OSError, ValueError):
+            return 0
+        ended = 0
+        for pid, created in left.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # A number may have been given to another process since.
+                if abs(psutil.Process(pid).create_time() - created) > 1:
+                    continue
+            ended += end_session(pid, created)
+        self._file.unlink(missing_ok=True)
+        return ended
+
+    async def start(self, part: Part) -> None:
+        """Starts a part, waits until it is ready, and from then on starts it again when it dies.
+
+        Raises:
+            PartFailedError: It ended, or was not ready in time.
+        """
+        await self._spawn(part)
+        await self._until_ready(part)
+        self._watchers.append(asyncio.create_task(self._watch(part)))
+
+    async def watch(self) -> None:
+        """Returns only by raising.
+
+        Raises:
+            PartFailedError: A part died too often.
+        """
+        done, _ = await asyncio.wait(self._watchers, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def stop(self, names: Sequence[str], seconds: float) -> None:
+        """Asks parts to end by SIGTERM, and ends by force what has not within `seconds`."""
+        for task in self._watchers:
+            task.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        self._watchers.clear()
+        processes = {name: self._running.pop(name) for name in names if name in self._running}
+        for process in processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        if processes:
+            await asyncio.wait([asyncio.create_task(process.wait()) for process in processes.values()], timeout=seconds)
+        for name, process in processes.items():
+            if process.returncode is None:
+                self._say(f"{name} did not end within {seconds:g} s and was killed")
+            end_session(process.pid, self._written[name][1])
+            await process.wait()
+            del self._written[name]
+        self._write()
+
+    @property
+    def names(self) -> list[str]:
+        """The parts that run, in the order of their start."""
+        return list(self._running)
+
+    async def _spawn(self, part: Part) -> None:
+        part.log.parent.mkdir(parents=True, exist_ok=True)
+        with part.log.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *part.argv,
+                env=dict(part.env),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._running[part.name] = process
+        created = time.time()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            created = psutil.Process(process.pid).create_time()
+        self._written[part.name] = (process.pid, created)
+        self._write()
+
+    def _write(self) -> None:
+        if self._written:
+            fresh = self._file.with_suffix(".new")
+            fresh.write_text(json.dumps(self._written))
+            fresh.replace(self._file)
+        else:
+            self._file.unlink(missing_ok=True)
+
+    async def _until_ready(self, part: Part) -> None:
+        process = self._running[part.name]
+        deadline = time.monotonic() + READY_SECONDS
+        while not await part.ready():
+            if process.returncode is not None:
+                raise PartFailedError(part, f"ended with {process.returncode} before it was ready")
+            if time.monotonic() > deadline:
+                raise PartFailedError(part, f"was not ready within {READY_SECONDS:g} s")
+            await asyncio.sleep(0.05)
+
+    async def _watch(self, part: Part) -> None:
+        deaths: deque[float] = deque(maxlen=DEATHS)
+        while True:
+            process = self._running[part.name]
+            code = await process.wait()
+            deaths.append(time.monotonic())
+            if len(deaths) == DEATHS and deaths[-1] - deaths[0] < WITHIN_SECONDS:
+                raise PartFailedError(part, f"died {DEATHS} times within {WITHIN_SECONDS:g} s, last with {code}")
+            cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            self._say(f"{part.name} died ({cause}): starting it again")
+            # What it had started must not hold its ports, or work beside the new one.
+            end_session(process.pid, self._written[part.name][1])
+            await self._spawn(part)
+
+
+def end_session(session: int, created: float) -> int:
+    """Kills every process of a session that a part was started as the leader of.
+
+    Args:
+        session: The process id of the leader, which may have ended.
+        created: When the leader was started; what is older belongs to somebody else.
+
+    Returns:
+        How many processes there were.
+    """
+    ended = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if os.getsid(process.pid) == session and process.create_time() >= created - 1:
+                process.kill()
+                ended.append(process)
+    psutil.wait_procs(ended, timeout=3)
+    return len(ended)
