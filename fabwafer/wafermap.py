@@ -68,11 +68,9 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
             image.load()
-            return read(image)
-    except NotAWaferMapError:
-        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadImageError(f"expected an image that can be decoded, got one that cannot: {error}") from error
+    return read(image)
 
 
 def encode(grid: NDArray[np.uint8], *, scale: int = 1) -> bytes:
