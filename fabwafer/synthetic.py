@@ -44,7 +44,8 @@ def _cloud(wafer: _Wafer, rng: Generator, x: float, y: float, size: float) -> _C
     beside = ((wafer.y - y) * math.cos(lean) - (wafer.x - x) * math.sin(lean)) / stretch
     distance, angle = np.hypot(along, beside), np.arctan2(beside, along)
     rim = size * (1 + 0.15 * np.sin(3 * angle + rng.uniform(0, 7)) + 0.1 * np.sin(5 * angle + rng.uniform(0, 7)))
-    return np.clip((rim - distance) / (0.35 * size) + 0.5, 0, 1) * rng.uniform(0.6, 0.95)
+    spot: _Chances = np.clip((rim - distance) / (0.35 * size) + 0.5, 0, 1)
+    return spot * rng.uniform(0.6, 0.95)
 
 
 def _center(wafer: _Wafer, rng: Generator) -> _Chances:
@@ -55,7 +56,8 @@ def _donut(wafer: _Wafer, rng: Generator) -> _Chances:
     x, y = rng.normal(0, 0.06, 2)
     distance = np.hypot(wafer.x - x, wafer.y - y)
     middle, width = rng.uniform(0.38, 0.58), rng.uniform(0.11, 0.2)
-    ring = np.clip(1.4 - np.abs(distance - middle) / width, 0, 1) * rng.uniform(0.55, 0.95)
+    ring: _Chances = np.clip(1.4 - np.abs(distance - middle) / width, 0, 1)
+    ring *= rng.uniform(0.55, 0.95)
     if rng.random() < 0.4:  # some rings are open on one side
         gap = rng.uniform(-math.pi, math.pi)
         ring *= 1 - 0.8 * (np.cos(np.arctan2(wafer.y - y, wafer.x - x) - gap) > rng.uniform(0.6, 0.9))
@@ -66,7 +68,8 @@ def _near_edge(wafer: _Wafer, rng: Generator, deepest: float) -> _Chances:
     """Dies within some depth of the rim; the depth changes around it, and is a die and a half at least."""
     depth = max(rng.uniform(0.06, deepest), 1.5 * wafer.die)
     depth_around = depth * (1 + 0.3 * np.sin(rng.integers(1, 4) * wafer.angle + rng.uniform(0, 7)))
-    return np.clip((wafer.radius - 1 + depth_around) / (0.3 * depth) + 0.5, 0, 1)
+    rim: _Chances = np.clip((wafer.radius - 1 + depth_around) / (0.3 * depth) + 0.5, 0, 1)
+    return rim
 
 
 def _edge_ring(wafer: _Wafer, rng: Generator) -> _Chances:

@@ -1,1 +1,1 @@
-"""From labelled wafer maps to a model version in the model store."""
+"""Retraining: from labelled wafer maps to a model version in the model store."""

@@ -1,0 +1,135 @@
+"""`fabwafer classify`: names the defect pattern on image files, without any server."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fabwafer.classifier import Classification, Classifier
+
+app = typer.Typer()
+
+_AT_ONCE = 64
+
+
+class _Variant(StrEnum):
+    int8 = "int8"
+    float32 = "float32"
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files.")],
+    model: Annotated[Path | None, typer.Option(help="The model's folder; by default the one that is shipped.")] = None,
+    variant: Annotated[_Variant, typer.Option(help="Which of the model's files to run.")] = _Variant.int8,
+    heatmap: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a picture for each map: where the model saw the pattern.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each image.")] = False,
+) -> None:
+    """Name the defect pattern on wafer-map images.
+
+    Ends with 1 when a file could not be read; the others are printed all the same.
+    """
+    from fabwafer.classifier import Classifier
+    from fabwafer.modelcard import ModelRefusedError, default_model
+
+    try:
+        classifier = Classifier(model or default_model(), variant.value)
+        if heatmap is not None:
+            heatmap.mkdir(parents=True, exist_ok=True)
+    except (ModelRefusedError, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    failed = False
+    rows: list[tuple[Path, Classification]] = []
+    for start in range(0, len(images), _AT_ONCE):
+        part = images[start : start + _AT_ONCE]
+        for path, answer in zip(part, _answers(classifier, part, heatmap), strict=True):
+            failed |= not answer.label
+            if as_json:
+                print(json.dumps(_as_json(classifier, path, answer)))
+            else:
+                rows.append((path, answer))
+    if not as_json:
+        _print_table(classifier, rows)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _answers(classifier: "Classifier", paths: list[Path], heatmaps: Path | None) -> "list[Classification]":
+    """Classifies files; one that cannot be opened is a row like an image that cannot be decoded."""
+    from dataclasses import replace
+
+    contents: list[bytes] = []
+    unreadable: dict[int, str] = {}
+    for row, path in enumerate(paths):
+        try:
+            contents.append(path.read_bytes())
+        except OSError as error:
+            contents.append(b"")
+            unreadable[row] = f"could not read the file: {error.strerror}"
+    answers = classifier.classify(contents, heatmap=heatmaps is not None)
+    for row, reason in unreadable.items():
+        answers[row] = replace(answers[row], error=reason)
+    if heatmaps is not None:
+        for path, content, answer in zip(paths, contents, answers, strict=True):
+            if answer.heatmap is not None:
+                _write_overlay(heatmaps / f"{path.stem}-heatmap.png", content, answer)
+    return answers
+
+
+def _as_json(classifier: "Classifier", path: Path, answer: "Classification") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "image": str(path),
+        "label": answer.label,
+        "probability": round(answer.probability, 6),
+        "wafer": answer.wafer,
+        "review": answer.review,
+        "error": answer.error,
+        "probabilities": {
+            name: round(float(value), 6)
+            for name, value in zip(classifier.card.classes, answer.probabilities, strict=True)
+        },
+        "map": asdict(answer.map) if answer.map is not None else None,
+        "model": classifier.card.version,
+    }
+
+
+def _print_table(classifier: "Classifier", rows: "list[tuple[Path, Classification]]") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(caption=f"{classifier.card.name} {classifier.card.version}, {classifier.variant}")
+    for heading in ("image", "pattern", "probability", "dies failed", "note"):
+        table.add_column(heading, justify="right" if heading in ("probability", "dies failed") else "left")
+    for path, answer in rows:
+        dies = f"{answer.map.failed} of {answer.map.passed + answer.map.failed}" if answer.map is not None else ""
+        note = answer.error or ("a person should look" if answer.review else "")
+        probability = f"{answer.probability:.3f}" if answer.wafer else ""
+        table.add_row(escape(str(path)), answer.label or "unreadable", probability, dies, escape(note))
+    Console().print(table)
+
+
+def _write_overlay(path: Path, content: bytes, answer: "Classification") -> None:
+    """Draws the dies in grey, coloured the more the more they speak for the class; at least 256 pixels high."""
+    import numpy as np
+    from PIL import Image
+
+    from fabwafer.wafermap import decode
+
+    assert answer.heatmap is not None  # noqa: S101 - the caller asked for it
+    grid = decode(content)
+    grey = np.array([255, 215, 90], dtype=np.float32)[grid][..., None].repeat(3, axis=2)
+    evidence = np.maximum(answer.heatmap, 0)
+    strength = (evidence / max(float(evidence.max()), 1e-6))[..., None] * 0.65
+    pixels = grey * (1 - strength) + np.array([230, 60, 20], dtype=np.float32) * strength
+    zoom = max(1, -(-256 // grid.shape[0]))
+    picture = pixels.round().astype(np.uint8).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    Image.fromarray(picture).save(path)

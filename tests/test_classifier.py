@@ -1,0 +1,173 @@
+"""The classifier: one answer for each image, whatever its neighbours are."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import wm811k
+from typer.testing import CliRunner
+
+from fabwafer.classifier import Classifier
+from fabwafer.commands.classify import app
+from fabwafer.defects import NOT_A_WAFER
+from fabwafer.modelcard import default_model, read_card
+from fabwafer.synthetic import make, sample
+from fabwafer.wafermap import OUTSIDE, count, encode, scale
+
+RING = make(np.random.default_rng(4), "Edge-Ring", 40, 44)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier(default_model())
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    (tmp_path / "ring.png").write_bytes(encode(RING))
+    (tmp_path / "broken.png").write_bytes(encode(RING)[:60])
+    return tmp_path
+
+
+def noise() -> bytes:
+    import io
+
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_clear_pattern_is_named(classifier: Classifier) -> None:
+    (found,) = classifier.classify([encode(RING)])
+    assert (found.label, found.wafer, found.error) == ("Edge-Ring", True, "")
+    assert found.probability == pytest.approx(found.probabilities.max())
+    assert found.probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert found.map == count(RING)
+    assert found.heatmap is None
+
+
+def test_bad_images_do_not_fail_their_neighbours_nor_change_them(classifier: Classifier) -> None:
+    (alone,) = classifier.classify([encode(RING)])
+    broken, first, photo, second, empty = classifier.classify(
+        [encode(RING)[:60], encode(RING), noise(), encode(RING), b""]
+    )
+    for found in (first, second):
+        assert found.label == alone.label
+        np.testing.assert_allclose(found.probabilities, alone.probabilities, atol=1e-5)
+    for found in (broken, empty):
+        assert (found.label, found.wafer, found.review, found.probability) == ("", False, True, 0.0)
+        assert found.error
+    assert (photo.label, photo.wafer, photo.review) == (NOT_A_WAFER, False, True)
+    assert not photo.probabilities.any()
+    assert not photo.embedding.any()
+    assert photo.error
+
+
+def test_many_maps_of_all_sizes_come_back_in_their_order(classifier: Classifier) -> None:
+    grids = [grid for _, grid in sample(7, 150)]
+    together = classifier.classify_grids(grids)
+    assert [found.map for found in together] == [count(grid) for grid in grids]
+    for row in (0, 63, 64, 149):
+        (alone,) = classifier.classify_grids([grids[row]])
+        assert alone.label == together[row].label
+
+
+def test_no_images_give_no_answers(classifier: Classifier) -> None:
+    assert classifier.classify([]) == []
+
+
+@pytest.mark.parametrize("variant", ["int8", "float32"])
+def test_the_activation_maps_add_up_to_the_logits(variant: str) -> None:
+    """A class's logit is its bias plus the mean of its map: the bias found on one map must explain all others."""
+    directory = default_model()
+    session = onnxruntime.InferenceSession(directory / read_card(directory).files[variant].name)  # type: ignore[index]
+    inputs = np.stack([scale(grid) for _, grid in sample(3, 18)])
+    logits, _, activations = session.run(["logits", "embedding", "activations"], {session.get_inputs()[0].name: inputs})
+    bias = logits - activations.mean(axis=(2, 3))
+    np.testing.assert_allclose(bias, np.broadcast_to(bias[0], bias.shape), atol=1e-3)
+
+
+def test_the_heatmap_lies_over_the_dies_and_nowhere_else(classifier: Classifier) -> None:
+    edge = np.zeros((60, 60), dtype=np.uint8)
+    edge[5:45, 10:54] = RING
+    bare, framed = classifier.classify_grids([RING, edge], heatmap=True)
+    assert bare.heatmap is not None
+    assert framed.heatmap is not None
+    assert bare.heatmap.shape == RING.shape
+    assert not bare.heatmap[RING == OUTSIDE].any()
+    np.testing.assert_allclose(framed.heatmap[5:45, 10:54], bare.heatmap, atol=1e-6)
+    assert np.count_nonzero(framed.heatmap) == np.count_nonzero(bare.heatmap)
+
+
+def test_a_prediction_below_its_threshold_goes_to_review(classifier: Classifier) -> None:
+    found = classifier.classify_grids([grid for _, grid in sample(5, 90)])
+    assert {one.review for one in found} == {True, False}
+    assert all(one.review == (one.probability < classifier.card.thresholds[one.label]) for one in found)
+
+
+def test_int8_and_float32_agree() -> None:
+    grids = [grid for _, grid in sample(11, 180)]
+    int8, float32 = (Classifier(default_model(), variant).classify_grids(grids) for variant in ("int8", "float32"))  # type: ignore[arg-type]
+    same = [a.label == b.label for a, b in zip(int8, float32, strict=True)]
+    assert np.mean(same) >= 0.98
+
+
+def test_synthetic_maps_are_mostly_named_right(classifier: Classifier) -> None:
+    maps = sample(2, 270)
+    found = classifier.classify_grids([grid for _, grid in maps])
+    right = [one.label == label for (label, _), one in zip(maps, found, strict=True)]
+    assert np.mean(right) >= 0.85
+
+
+def test_real_maps_are_named_right_with_classes_in_equal_parts(classifier: Classifier) -> None:
+    labels = wm811k.labels()
+    random = np.random.default_rng(0)
+    rows = np.concatenate(
+        [random.choice(np.flatnonzero(labels == name), 40, replace=False) for name in np.unique(labels)]
+    )
+    found = classifier.classify_grids(wm811k.maps(rows))
+    right = np.array([one.label == labels[row] for row, one in zip(rows, found, strict=True)])
+    assert right.mean() >= 0.85
+
+
+def test_the_command_prints_one_object_for_each_image_and_ends_with_1_for_a_broken_one(pictures: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["--json", *(str(pictures / name) for name in ("broken.png", "ring.png", "no.png"))]
+    )
+    broken, ring, missing = (json.loads(line) for line in result.stdout.splitlines())
+    assert result.exit_code == 1
+    assert ring["label"] == "Edge-Ring"
+    assert ring["error"] == ""
+    assert list(ring["probabilities"]) == read_card(default_model()).classes
+    assert ring["map"]["rows"] == 40
+    assert broken["label"] == missing["label"] == ""
+    assert broken["map"] is None
+    assert "No such file" in missing["error"]
+
+
+def test_the_command_shows_people_a_table_and_draws_heatmaps(pictures: Path) -> None:
+    result = CliRunner().invoke(app, [str(pictures / "ring.png"), "--heatmap", str(pictures / "maps")])
+    assert result.exit_code == 0
+    assert "Edge-Ring" in result.stdout
+    assert [path.name for path in (pictures / "maps").iterdir()] == ["ring-heatmap.png"]
+
+
+def test_the_command_refuses_a_folder_without_a_model(pictures: Path) -> None:
+    result = CliRunner().invoke(app, [str(pictures / "ring.png"), "--model", str(pictures)])
+    assert result.exit_code == 2
+    assert "expected a model card" in result.stderr
+
+
+def test_classifying_needs_no_torch(pictures: Path) -> None:
+    code = (
+        "import sys; from fabwafer.commands.classify import app; "
+        "app(sys.argv[1:], standalone_mode=False); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(pictures / "ring.png")], check=True, timeout=120)

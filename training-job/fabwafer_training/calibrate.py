@@ -1,0 +1,78 @@
+"""Making probabilities mean what they say, on maps that the network was not trained on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from fabwafer_training.metrics import measure
+
+
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Returns the probabilities [n, classes] of logits [n, classes] divided by a temperature."""
+    scaled = logits.astype(np.float64) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities.astype(np.float32)
+
+
+def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.intp]) -> float:
+    """Returns the temperature with the highest likelihood (Guo et al., ICML 2017), between 0.2 and 5."""
+
+    def loss(temperature: float) -> float:
+        chosen = softmax(logits, temperature)[np.arange(len(targets)), targets]
+        return float(-np.log(np.maximum(chosen, 1e-12)).mean())
+
+    return float(minimize_scalar(loss, bounds=(0.2, 5.0), method="bounded").x)
+
+
+def fit_prior(
+    logits: NDArray[np.float32], targets: NDArray[np.intp], counts: NDArray[np.float64], classes: Sequence[str]
+) -> NDArray[np.float32]:
+    """Finds how far to move the logits towards the class frequencies, for the best macro-F1.
+
+    Training draws rare classes more often than they are, which moves the logits the other way (Menon et al.,
+    "Long-tail learning via logit adjustment", ICLR 2021). One number is fitted, not one a class: the rarest classes
+    have too few maps for that.
+
+    Args:
+        logits: Of maps not trained on, [n, classes].
+        targets: Their class numbers, [n].
+        counts: Training maps of each class, [classes].
+        classes: The class names.
+
+    Returns:
+        What to add to each class's logit, [classes].
+    """
+    prior = np.log(counts / counts.sum())
+    prior -= prior.mean()
+    steps = np.linspace(-0.5, 1.0, 31)
+    scores = [measure(softmax(logits + step * prior), targets, classes)["macro_f1"] for step in steps]
+    # The mean over neighbours, because single maps of rare classes make the curve jagged.
+    smooth = np.convolve(np.pad(scores, 2, mode="edge"), np.ones(5) / 5, mode="valid")
+    best: NDArray[np.float32] = (steps[int(smooth.argmax())] * prior).astype(np.float32)
+    return best
+
+
+def fit_thresholds(
+    probabilities: NDArray[np.float32], targets: NDArray[np.intp], classes: Sequence[str], error_rate: float
+) -> dict[str, float]:
+    """Finds for each class the probability below which a person should look.
+
+    Split conformal: on maps kept from training, the lowest threshold at which of the accepted predictions of the
+    class no more than `error_rate` are wrong, with one more wrong one assumed for the map to come. A class without
+    enough maps to show that gets 1: all its predictions are looked at.
+
+    Returns:
+        A threshold in 0..1 for each class name.
+    """
+    guessed, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    thresholds: dict[str, float] = {}
+    for number, name in enumerate(classes):
+        rows = np.flatnonzero(guessed == number)
+        rows = rows[np.argsort(-sure[rows], kind="stable")]
+        wrong = np.cumsum(targets[rows] != number)
+        good = np.flatnonzero((wrong + 1) / (np.arange(len(rows)) + 2) <= error_rate)
+        thresholds[name] = float(sure[rows[good[-1]]]) if len(good) else 1.0
+    return thresholds

@@ -1,0 +1,66 @@
+"""Labelled wafer maps: what every reader returns and all of training works on."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class DataError(Exception):
+    """Training data that cannot be used. Its text names the file, the field and the row where it has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Labelled wafer maps.
+
+    Attributes:
+        name: What the maps are called in a model card.
+        grids: Die grids, uint8 [rows, columns]: 0 outside, 1 passed, 2 failed.
+        labels: The class of each map.
+        groups: The lot of each map, or what stands in for one. Splits never cut through a group.
+        split: Which part of the source each map is in (`train`, `valid`, ...), empty where the source has no parts.
+    """
+
+    name: str
+    grids: Sequence[NDArray[np.uint8]]
+    labels: NDArray[np.str_]
+    groups: NDArray[np.str_]
+    split: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))
+
+    def __len__(self) -> int:
+        return len(self.grids)
+
+    def subset(self, rows: NDArray[np.intp]) -> "Dataset":
+        """Returns the maps with the given row numbers, in that order."""
+        return Dataset(
+            self.name,
+            [self.grids[row] for row in rows],
+            self.labels[rows],
+            self.groups[rows],
+            self.split[rows] if len(self.split) else self.split,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Returns how many maps each class has, by class name."""
+        return dict(sorted(Counter(self.labels.tolist()).items()))
+
+    def digests(self) -> list[bytes]:
+        """Returns for each map a digest of its grid: equal grids, and only those, have equal digests."""
+        return [digest_grid(grid) for grid in self.grids]
+
+    def digest(self) -> str:
+        """Returns the SHA-256 (hexadecimal) of all maps and labels. The order of the rows does not matter."""
+        rows = sorted(
+            digest + label.encode() for digest, label in zip(self.digests(), self.labels.tolist(), strict=True)
+        )
+        return hashlib.sha256(b"\n".join(rows)).hexdigest()
+
+
+def digest_grid(grid: NDArray[np.uint8]) -> bytes:
+    """Returns the SHA-256 of a die grid's shape and dies."""
+    rows, columns = grid.shape
+    return hashlib.sha256(f"{rows}x{columns}:".encode() + np.ascontiguousarray(grid).tobytes()).digest()

@@ -1,0 +1,139 @@
+"""From a trained network to a model's folder: calibrated, exported, quantised, measured, with its card."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fabwafer.modelcard import InputSpec, ModelCard, TrainingData, describe_file, write_card
+from fabwafer.wafermap import CHANNELS, INPUT_SIZE, SCALING_VERSION
+from fabwafer_training.augment import DRAWINGS, as_inputs
+from fabwafer_training.calibrate import fit_prior, fit_temperature, fit_thresholds, softmax
+from fabwafer_training.dataset import Dataset
+from fabwafer_training.metrics import measure, natural_weights
+from fabwafer_training.network import WaferNet, parameters
+from fabwafer_training.quantise import FLOAT_NAME, INT8_NAME, export, quantise, run
+from fabwafer_training.splits import grouped_folds
+
+REVIEW_ERROR_RATE = 0.05
+CALIBRATION_MAPS_A_CLASS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Maps that were kept from training: their inputs in each drawing times 255, classes by number, and groups."""
+
+    inputs: NDArray[np.uint8]
+    targets: NDArray[np.intp]
+    groups: NDArray[np.str_]
+
+
+def package(
+    network: WaferNet,
+    *,
+    classes: Sequence[str],
+    trained_on: Dataset,
+    trained_inputs: NDArray[np.uint8],
+    kept: Kept,
+    folder: Path,
+    about: dict[str, Any],
+    training: dict[str, Any],
+) -> ModelCard:
+    """Writes the model's files and card.
+
+    Temperature, prior and thresholds are fitted on the kept maps. The card's figures are measured on the same maps in
+    two halves by group: what is fitted on one half is measured on the other.
+
+    Args:
+        network: The trained network; its head's bias is changed by the fitted prior.
+        classes: The class names in the order of the outputs.
+        trained_on: The maps it was trained on.
+        trained_inputs: Their inputs, uint8 [n, drawings, channels, size, size].
+        kept: The maps it was not trained on.
+        folder: Where to write.
+        about: The card's `name`, `version`, `description`, `limits`, `notice` and `citations`.
+        training: How it was trained, for the card.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = {name: number for number, name in enumerate(classes)}
+    trained_targets = np.array([numbers[label] for label in trained_on.labels.tolist()])
+    counts = np.bincount(trained_targets, minlength=len(classes)).astype(np.float64)
+    some = _some_of_each(trained_targets, CALIBRATION_MAPS_A_CLASS)
+    calibration = as_inputs(trained_inputs[some, np.arange(len(some)) % len(DRAWINGS)])
+
+    float_path, int8_path = folder / FLOAT_NAME, folder / INT8_NAME
+    export(network, float_path)
+    quantise(float_path, int8_path, calibration)
+    inputs = [as_inputs(kept.inputs[:, drawing]) for drawing in range(len(DRAWINGS))]
+    float_logits = run(float_path, inputs[0])["logits"]
+    logits = [run(int8_path, part)["logits"] for part in inputs]
+
+    halves = grouped_folds(kept.targets.astype(np.str_), kept.groups, 2, seed=0)
+    crossed, crossed_float = np.empty_like(logits[0]), np.empty_like(logits[0])
+    for half in (0, 1):
+        fit, rest = halves != half, halves == half
+        half_prior = fit_prior(logits[0][fit], kept.targets[fit], counts, classes)
+        temperature = fit_temperature(logits[0][fit] + half_prior, kept.targets[fit])
+        crossed[rest] = softmax(logits[0][rest] + half_prior, temperature)
+        crossed_float[rest] = softmax(float_logits[rest] + half_prior, temperature)
+
+    prior: NDArray[np.float32] = fit_prior(logits[0], kept.targets, counts, classes)
+    with torch.no_grad():
+        network.head.bias += torch.from_numpy(prior)
+    export(network, float_path)
+    quantise(float_path, int8_path, calibration)
+    final = run(int8_path, inputs[0])["logits"]
+    temperature = fit_temperature(final, kept.targets)
+    thresholds = fit_thresholds(softmax(final, temperature), kept.targets, classes, REVIEW_ERROR_RATE)
+
+    metrics = measure(crossed, kept.targets, classes)
+    natural = measure(crossed, kept.targets, classes, natural_weights(kept.targets, classes))
+    native = (logits[0] + prior).argmax(axis=1)
+    metrics |= {
+        "measured_on": (
+            f"{len(kept.targets)} maps kept from training, split off by group; int8; temperature and prior fitted on "
+            "one half of them and measured on the other"
+        ),
+        "at_natural_share_of_none": {
+            key: natural[key] for key in ("accuracy", "macro_f1", "binary_precision", "missed_as_none", "ece")
+        },
+        "float32": {
+            key: measure(crossed_float, kept.targets, classes)[key]
+            for key in ("accuracy", "macro_f1", "worst_class_recall")
+        },
+        "same_label_as_native": {
+            name: float(((part + prior).argmax(axis=1) == native).mean())
+            for name, part in zip(DRAWINGS[1:], logits[1:], strict=True)
+        },
+    }
+    card = ModelCard(
+        **about,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        classes=list(classes),
+        input=InputSpec(size=INPUT_SIZE, channels=CHANNELS, scaling_version=SCALING_VERSION),
+        embedding_size=network.head.in_features,
+        files={"int8": describe_file(int8_path), "float32": describe_file(float_path)},
+        temperature=temperature,
+        thresholds=thresholds,
+        review_error_rate=REVIEW_ERROR_RATE,
+        metrics=json.loads(json.dumps(metrics), parse_float=lambda text: round(float(text), 5)),
+        training_data=TrainingData(name=trained_on.name, sha256=trained_on.digest(), counts=trained_on.counts()),
+        training={"parameters": parameters(network), **training},
+    )
+    write_card(folder, card)
+    return card
+
+
+def _some_of_each(targets: NDArray[np.intp], wanted: int) -> NDArray[np.intp]:
+    """Picks up to `wanted` rows of each class, evenly spread over its rows."""
+    chosen = []
+    for number in np.unique(targets):
+        rows = np.flatnonzero(targets == number)
+        chosen.append(rows[np.linspace(0, len(rows) - 1, min(wanted, len(rows))).astype(int)])
+    return np.concatenate(chosen)

@@ -1,0 +1,102 @@
+"""From a trained network to the files that serve: ONNX in float32, and int8 by static quantisation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from fabwafer.classifier import OUTPUTS
+from fabwafer.wafermap import CHANNELS, INPUT_SIZE
+from fabwafer_training.network import Exported, WaferNet
+
+FLOAT_NAME = "model.onnx"
+INT8_NAME = "model-int8.onnx"
+_STEP = 64
+
+
+class _Maps(CalibrationDataReader):  # type: ignore[misc]
+    """Hands calibration maps to ONNX Runtime in steps."""
+
+    def __init__(self, inputs: NDArray[np.float32]) -> None:
+        self._parts = iter([inputs[start : start + _STEP] for start in range(0, len(inputs), _STEP)])
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        part = next(self._parts, None)
+        return None if part is None else {"maps": part}
+
+
+def export(network: WaferNet, path: Path) -> None:
+    """Writes the network as float32 ONNX with a dynamic batch and the outputs of `fabwafer.classifier.OUTPUTS`."""
+    program = torch.onnx.export(
+        Exported(network).eval(),
+        (torch.zeros(2, CHANNELS, INPUT_SIZE, INPUT_SIZE),),
+        input_names=["maps"],
+        output_names=list(OUTPUTS),
+        dynamic_shapes={"maps": {0: torch.export.Dim("batch", min=1, max=4096)}},
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None  # noqa: S101 - returned whenever dynamo is asked for
+    model = program.model_proto
+    _name_for_the_public(model)
+    onnx.save(model, path)
+
+
+def _name_for_the_public(model: onnx.ModelProto) -> None:
+    """Leaves out the exporter's notes on each operator: source paths of the machine that trained."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+
+
+def quantise(float_path: Path, int8_path: Path, calibration: NDArray[np.float32]) -> None:
+    """Writes the int8 model: weights per channel, activations by ranges seen on real maps.
+
+    The head stays in float32: it is a thousandth of the work, and rounding it would break the tie between logits
+    and activation maps.
+
+    Args:
+        float_path: The model that `export` wrote.
+        int8_path: Where to write.
+        calibration: Scaled maps, float32 [n, channels, size, size]; a few hundred of all classes.
+    """
+    prepared = int8_path.with_suffix(".prepared")
+    quant_pre_process(float_path, prepared)
+    graph = onnx.load(prepared).graph
+    by_output = {output: node for node in graph.node for output in node.output}
+    head = [by_output[name].name for name in ("logits", "activations") if name in by_output]
+    quantize_static(
+        prepared,
+        int8_path,
+        _Maps(calibration),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+        op_types_to_quantize=["Conv", "Add", "Relu"],
+        nodes_to_exclude=head,
+    )
+    prepared.unlink()
+
+
+def run(path: Path, inputs: NDArray[np.float32], threads: int = 1) -> dict[str, NDArray[np.float32]]:
+    """Runs a model file over scaled maps [n, channels, size, size]; returns each output over all n."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    parts: list[Sequence[NDArray[np.float32]]] = [
+        session.run(list(OUTPUTS), {"maps": inputs[start : start + _STEP]}) for start in range(0, len(inputs), _STEP)
+    ]
+    return {name: np.concatenate([part[number] for part in parts]) for number, name in enumerate(OUTPUTS)}

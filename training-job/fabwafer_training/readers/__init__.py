@@ -1,0 +1,1 @@
+"""Readers: one module per form that labelled wafer maps come in."""

@@ -1,0 +1,73 @@
+"""Splitting labelled maps: never through a group, never with the same map on both sides."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fabwafer_training.dataset import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """What was left out of a data set, by row number of the original.
+
+    Attributes:
+        conflicting: Rows whose map occurs with more than one label: nobody knows which is right.
+        repeated: Later rows of a map that occurs more than once with the same label.
+    """
+
+    conflicting: NDArray[np.intp]
+    repeated: NDArray[np.intp]
+
+
+def clean(data: Dataset) -> tuple[Dataset, Cleaning]:
+    """Leaves out maps with conflicting labels, and all but the first of exact duplicates.
+
+    With each map kept once, a duplicate can never be on both sides of a split.
+    """
+    rows_of: dict[bytes, list[int]] = defaultdict(list)
+    for row, digest in enumerate(data.digests()):
+        rows_of[digest].append(row)
+    conflicting: list[int] = []
+    repeated: list[int] = []
+    for rows in rows_of.values():
+        if len({data.labels[row] for row in rows}) > 1:
+            conflicting += rows
+        else:
+            repeated += rows[1:]
+    keep = np.setdiff1d(np.arange(len(data)), np.array(conflicting + repeated, dtype=np.intp))
+    return data.subset(keep), Cleaning(
+        np.array(sorted(conflicting), dtype=np.intp), np.array(sorted(repeated), dtype=np.intp)
+    )
+
+
+def grouped_folds(labels: NDArray[np.str_], groups: NDArray[np.str_], folds: int, seed: int) -> NDArray[np.intp]:
+    """Assigns each map to a fold, whole groups at a time, with the classes spread as evenly as groups allow.
+
+    Greedy: the groups richest in rare classes first, each to the fold that has the least of what the group brings.
+
+    Args:
+        labels: The class of each map, [n].
+        groups: The group of each map, [n].
+        folds: How many folds.
+        seed: Decides between groups that are alike.
+
+    Returns:
+        The fold of each map, [n], from 0.
+    """
+    _, label_index = np.unique(labels, return_inverse=True)
+    names, group_index = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), label_index.max() + 1))
+    np.add.at(counts, (group_index, label_index), 1)
+    shares = counts / counts.sum(axis=0)
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-shares[order].max(axis=1), kind="stable")]
+    filled = np.zeros((folds, counts.shape[1]))
+    fold_of = np.empty(len(names), dtype=np.intp)
+    for group in order:
+        fold = int(np.argmin(filled @ shares[group]))
+        fold_of[group] = fold
+        filled[fold] += shares[group]
+    return fold_of[group_index]
