@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 DATA_VARIABLE: Final = "FABWAFER_DATA"
 SYSTEM_FILE: Final = "system.json"
 RECORDS_FILE: Final = "records.db"
+CAMERA_FILE: Final = "camera.json"
+"""The credentials of the camera that a local system makes for its samples, and for `fabwafer send`."""
 
 T = TypeVar("T")
 

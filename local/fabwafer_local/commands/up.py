@@ -1,0 +1,113 @@
+"""`fabwafer up`: the whole system on this machine."""
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fabwafer.system import data_directory
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fabwafer_local.ports import Ports
+    from fabwafer_local.stack import Stack
+    from fabwafer_local.view import View
+
+app = typer.Typer()
+
+SAMPLE_RATE = 4.0
+"""Sample images a second: slow enough to watch."""
+
+
+@app.command()
+def up(
+    data: Annotated[Path | None, typer.Option(help="Where streams, records and credentials are kept.")] = None,
+    mqtt: Annotated[int | None, typer.Option(min=1, max=65535, help="Port for devices; default: a free one.")] = None,
+    nats: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the bus.")] = None,
+    inference: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the model server.")] = None,
+    metrics: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the bridge's metrics.")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Sample wafer maps to publish; 0: just serve.")] = 40,
+) -> None:
+    """Start everything on this machine, publish sample wafer maps as a camera would, and show what comes of it.
+
+    Everything listens on 127.0.0.1 only. Ctrl-C stops it.
+    """
+    from fabwafer_local.ports import Ports, chosen_ports
+    from fabwafer_local.stack import StackError, locked
+    from fabwafer_local.supervisor import PartFailedError
+
+    directory = data_directory(data)
+    try:
+        with locked(directory):
+            ports = Ports(
+                *chosen_ports({"--mqtt": mqtt, "--nats": nats, "--inference": inference, "--metrics": metrics})
+            )
+            asyncio.run(_run(directory, ports, samples))
+    except (StackError, PartFailedError, OSError) as error:
+        raise SystemExit(f"fabwafer up: {error}") from None
+
+
+async def _run(directory: Path, ports: "Ports", samples: int) -> None:
+    """Runs the system until SIGINT or SIGTERM, or until a part fails for good."""
+    from rich.console import Console
+
+    from fabwafer_local.stack import Stack
+    from fabwafer_local.view import View
+
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    console = Console()
+    view = View(console)
+    stack = Stack(directory, ports, view.say)
+    work = asyncio.create_task(_work(stack, view, console, directory, samples))
+    stop = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()  # raises: the work has no end of its own
+    finally:
+        stop.cancel()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        console.print("Stopping: what is under way is finished first.")
+        await view.stop()
+        await stack.stop()
+        console.print("Stopped.")
+
+
+async def _work(stack: "Stack", view: "View", console: "Console", directory: Path, samples: int) -> None:
+    from fabwafer_local.samples import write_samples
+    from fabwafer_local.stack import StackError
+    from fabwafer_local.supervisor import PartFailedError
+
+    started = time.monotonic()
+    view.say(f"Starting fabwafer on {directory}")
+    await stack.start()
+    view.say(f"Running after {time.monotonic() - started:.1f} s")
+    console.print(_addresses(stack))
+    await view.listen(stack.system.nats_url)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(view.draw())
+            group.create_task(stack.watch())
+            if samples:
+                files = await asyncio.to_thread(write_samples, directory / "samples", samples)
+                await stack.send(files, SAMPLE_RATE)
+    except* (PartFailedError, StackError) as failed:
+        raise failed.exceptions[0] from None
+
+
+def _addresses(stack: "Stack") -> str:
+    system = stack.system
+    return (
+        f"  MQTT       {system.mqtt_url}   topic fabwafer/<fab>/<camera>/img/<imgid>\n"
+        f"  NATS       nats://{system.nats_url.rpartition('@')[2]}\n"
+        f"  inference  {system.inference_url}/v2/models/wafer/infer\n"
+        f"  metrics    {system.metrics_url}/metrics\n"
+        f"Add a camera: fabwafer device add FAB CAMERA   Send your own images: fabwafer send IMAGE...   Stop: Ctrl-C"
+    )

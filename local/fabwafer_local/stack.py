@@ -1,0 +1,274 @@
+"""The local system: NATS, door, model server and bridge, started in order and stopped in order."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from fabwafer.modelcard import default_model
+from fabwafer.records import migrate
+from fabwafer.system import CAMERA_FILE, SYSTEM_FILE, System, sqlite_url, write_system
+from fabwafer_local import nats, torchserve
+from fabwafer_local.ports import Ports, free_ports
+from fabwafer_local.supervisor import Part, PartFailedError, ServerSpec, Supervisor
+
+LOCK_FILE: Final = "lock"
+TEMPORARY_FILE: Final = "temporary"
+STOP_SECONDS: Final = 9.0
+"""For the bridge to drain; what runs after it ends within 4 s more, so that all is gone within 20 s."""
+STOP_REST_SECONDS: Final = 4.0
+BRIDGE_USER: Final = "bridge"
+
+SAMPLE_FAB: Final = "demo"
+SAMPLE_CAMERA: Final = "camera1"
+
+
+class StackError(RuntimeError):
+    """The system cannot run here. The text says why."""
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Holds a data directory for one system.
+
+    Raises:
+        StackError: Another one runs on it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK_FILE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(
+                f"a system runs on {directory} already: stop it, or give this one a directory of its own with --data"
+            ) from None
+        yield
+
+
+class Stack:
+    """A system on one machine.
+
+    Args:
+        directory: Holds streams, records, logs and credentials.
+        ports: Where it listens.
+        say: Tells the user what happens, a line at a time.
+    """
+
+    def __init__(self, directory: Path, ports: Ports, say: Callable[[str], None]) -> None:
+        self._directory = directory
+        self._logs = directory / "logs"
+        self._ports = ports
+        self._say = say
+        self._supervisor = Supervisor(directory, say)
+        password, self._door_password = secrets.token_hex(16), secrets.token_hex(16)
+        self.system = System(
+            nats_url=f"nats://{BRIDGE_USER}:{password}@127.0.0.1:{ports.nats}",
+            mqtt_url=f"mqtt://127.0.0.1:{ports.mqtt}",
+            inference_url=f"http://127.0.0.1:{ports.inference}",
+            metrics_url=f"http://127.0.0.1:{ports.metrics}",
+            database_url=sqlite_url(directory),
+            pid=os.getpid(),
+        )
+        self._env = os.environ | nats.environment(
+            bridge_user=BRIDGE_USER, bridge_password=password, door_password=self._door_password
+        )
+
+    async def start(self) -> None:
+        """Starts all parts; returns when images can come.
+
+        Raises:
+            PartFailedError: A part did not start.
+        """
+        if ended := self._supervisor.clean():
+            self._say(f"ended {ended} processes that a system that was killed had left")
+        self._remove_temporary()
+        await asyncio.to_thread(migrate, self.system.database_url)
+        server_port, management, metrics, grpc_inference, grpc_management = (self._ports.inference, *free_ports(4))
+        spec = asyncio.to_thread(
+            torchserve.prepare,
+            self._directory / "torchserve",
+            default_model(),
+            torchserve.TorchServePorts(server_port, management, metrics, grpc_inference, grpc_management),
+        )
+        # The model server takes longest, so it starts first; the bridge waits for each part that it needs.
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._start_model_server(spec, http))
+                    group.create_task(self._start_bus(http))
+            except* PartFailedError as failed:
+                raise failed.exceptions[0] from None
+
+    async def _start_model_server(self, preparing: Awaitable[ServerSpec], http: aiohttp.ClientSession) -> None:
+        spec = await preparing
+        (self._directory / TEMPORARY_FILE).write_text(str(spec.temporary))
+        await self._supervisor.start(
+            Part(
+                "model server", spec.argv, spec.env, self._logs / "model-server.log", _classifies(http, spec.ready_url)
+            )
+        )
+        self._say("model server ready")
+
+    async def _start_bus(self, http: aiohttp.ClientSession) -> None:
+        directory = self._directory / "nats"
+        config = nats.write_config(directory, client_port=self._ports.nats, mqtt_port=self._ports.mqtt)
+
+        async def bus_ready() -> bool:
+            return await asyncio.to_thread(nats.is_ready, self._ports.nats, self._ports.mqtt)
+
+        await self._supervisor.start(
+            Part(
+                "NATS server",
+                [str(nats.binary()), "-c", str(config)],
+                self._env,
+                self._logs / "nats-stdout.log",
+                bus_ready,
+                own_log=directory / nats.LOG_FILE,
+            )
+        )
+        write_system(self._directory, self.system)
+        await asyncio.gather(self._start_bridge(http), self._start_door(http, directory))
+        await self._make_camera()
+
+    async def _start_bridge(self, http: aiohttp.ClientSession) -> None:
+        env = self._env | {
+            "FABWAFER_NATS_URL": self.system.nats_url,
+            "FABWAFER_INFERENCE_URL": self.system.inference_url,
+            "FABWAFER_DATABASE_URL": self.system.database_url,
+            "FABWAFER_METRICS_PORT": str(self._ports.metrics),
+        }
+        await self._supervisor.start(
+            Part(
+                "bridge",
+                _fabwafer("bridge"),
+                env,
+                self._logs / "bridge.log",
+                _answers(http, f"{self.system.metrics_url}/readyz"),
+            )
+        )
+
+    async def _start_door(self, http: aiohttp.ClientSession, directory: Path) -> None:
+        (port,) = free_ports(1)
+        env = self._env | {
+            "FABWAFER_NATS_URL": self.system.nats_url,
+            "FABWAFER_DOOR_URL": f"nats://door:{self._door_password}@127.0.0.1:{self._ports.nats}",
+        }
+        argv = _fabwafer(
+            "door",
+            "--users-file",
+            str(directory / nats.USERS_FILE),
+            "--log-file",
+            str(directory / nats.LOG_FILE),
+            "--metrics-port",
+            str(port),
+        )
+        await self._supervisor.start(
+            Part("door", argv, env, self._logs / "door.log", _answers(http, f"http://127.0.0.1:{port}/readyz"))
+        )
+
+    async def _make_camera(self) -> None:
+        """Makes the camera that publishes the samples; its password is kept for the next start."""
+        file = self._directory / CAMERA_FILE
+        if file.exists():
+            return
+        for verb in ("add", "rotate"):  # there already, and its password lost: it gets another
+            process = await asyncio.create_subprocess_exec(
+                *_fabwafer("device", verb, SAMPLE_FAB, SAMPLE_CAMERA, "--data", str(self._directory), "--json"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            printed, complaint = await process.communicate()
+            if process.returncode == 0:
+                file.touch(mode=0o600)
+                file.write_text(json.dumps({"fab": SAMPLE_FAB, "camera": SAMPLE_CAMERA, **json.loads(printed)}))
+                return
+        raise StackError(f"the sample camera got no credentials: {complaint.decode().strip()}")
+
+    async def send(self, images: list[Path], rate: float) -> None:
+        """Publishes images as a camera, from a process of its own.
+
+        Raises:
+            StackError: They could not be sent.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *_fabwafer("send", "--data", str(self._directory), "--wait", "0", "--rate", str(rate), "--json"),
+            *map(str, images),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            _, complaint = await process.communicate()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            raise
+        if process.returncode:
+            raise StackError(f"the samples could not be sent: {complaint.decode().strip()}")
+
+    async def watch(self) -> None:
+        """Returns only by raising.
+
+        Raises:
+            PartFailedError: A part died too often.
+        """
+        await self._supervisor.watch()
+
+    async def stop(self) -> None:
+        """Lets the bridge finish what is under way, then ends everything."""
+        (self._directory / SYSTEM_FILE).unlink(missing_ok=True)
+        await self._supervisor.stop(["bridge"], STOP_SECONDS)
+        await self._supervisor.stop(["door", "model server"], STOP_REST_SECONDS)
+        await self._supervisor.stop(["NATS server"], STOP_REST_SECONDS)
+        self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
+        """Removes the model server's private folder, this system's or that of one that was killed."""
+        note = self._directory / TEMPORARY_FILE
+        if note.exists():
+            shutil.rmtree(note.read_text(), ignore_errors=True)
+            note.unlink()
+
+
+def _fabwafer(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "fabwafer.cli", *arguments]
+
+
+def _answers(http: aiohttp.ClientSession, url: str) -> Callable[[], Awaitable[bool]]:
+    async def ready() -> bool:
+        try:
+            async with http.get(url) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+    return ready
+
+
+def _classifies(http: aiohttp.ClientSession, url: str) -> Callable[[], Awaitable[bool]]:
+    """Asks the model itself about a small map: the server's own ping answers before its model does."""
+
+    async def ready() -> bool:
+        from fabwafer.synthetic import sample
+        from fabwafer.wafermap import encode
+
+        (_, grid), *_ = sample(seed=0, n=1)
+        try:
+            async with http.post(url, data=encode(grid)) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+    return ready

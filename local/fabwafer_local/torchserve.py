@@ -1,0 +1,117 @@
+"""TorchServe on one machine: its configuration, its archive, and how a supervisor starts it."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import fabwafer
+from fabwafer.modelcard import read_card
+from fabwafer_local.supervisor import ServerSpec
+
+MODEL_NAME: Final = "wafer"
+PID_FILE: Final = ".model_server.pid"
+
+
+@dataclass(frozen=True, slots=True)
+class TorchServePorts:
+    """All ports that TorchServe opens on 127.0.0.1; it has no way to leave one of them closed."""
+
+    inference: int
+    management: int
+    metrics: int
+    grpc_inference: int
+    grpc_management: int
+
+
+def _store() -> Path:
+    """The folder with TorchServe's configuration: in the package where it is installed, else in the checkout."""
+    package = Path(fabwafer.__file__).parent
+    installed = package / "model_store"
+    return installed if installed.is_dir() else package.parent / "model-store"
+
+
+def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int = 1) -> ServerSpec:
+    """Writes what TorchServe needs into `directory`, and says how to start it.
+
+    The archive is built anew only for a model with another digest. The sockets and the pid file lie in a short
+    private folder under the system's temporary directory, since a socket's path ends at 107 bytes and `directory` may
+    be long; the caller removes it when the server has stopped. Everything that the server starts has this folder as
+    TMPDIR in its environment, by which a worker can be found whose server was killed while the worker was starting
+    (any other ends by itself when its server is gone).
+
+    Args:
+        directory: Made where it is missing; holds configuration and archives.
+        model: The model's folder, with its card.
+        ports: The ports to listen on.
+        workers: Python processes, each with one thread for the model.
+
+    Raises:
+        ModelRefusedError: The model's folder holds none, or its files are not those its card describes.
+        RuntimeError: The archive could not be built.
+    """
+    directory = directory.absolute()
+    store = directory / "archives" / read_card(model).digest[:16]
+    if not (store / f"{MODEL_NAME}.mar").exists():
+        _archive(model, store)
+    temporary = Path(tempfile.mkdtemp(prefix="fabwafer-"))
+    config = directory / "config.properties"
+    config.write_text(
+        configuration(
+            (_store() / "config.properties").read_text(),
+            {
+                "inference_address": f"http://127.0.0.1:{ports.inference}",
+                "management_address": f"http://127.0.0.1:{ports.management}",
+                "metrics_address": f"http://127.0.0.1:{ports.metrics}",
+                "grpc_inference_port": str(ports.grpc_inference),
+                "grpc_management_port": str(ports.grpc_management),
+                "model_store": str(store),
+                "default_workers_per_model": str(workers),
+            },
+        )
+    )
+    return ServerSpec(
+        argv=[
+            *(sys.executable, "-m", "fabwafer_handlers.serve"),
+            *("--config", str(config), "--log-config", str(_store() / "log4j2.xml")),
+        ],
+        env=os.environ
+        | {
+            "TMPDIR": str(temporary),
+            "TEMP": str(temporary),
+            "LOG_LOCATION": str(temporary),
+            "METRICS_LOCATION": str(temporary),
+            # Each worker is one thread; what spins beside it only takes the processor from the other parts.
+            "OMP_NUM_THREADS": "1",
+        },
+        temporary=temporary,
+        pid_file=temporary / PID_FILE,
+        ready_url=f"http://127.0.0.1:{ports.inference}/predictions/{MODEL_NAME}",
+    )
+
+
+def configuration(properties: str, changes: dict[str, str]) -> str:
+    """Returns TorchServe's properties with some of them changed; those that are not there yet are added.
+
+    A backslash would be an escape in such a file, so it is doubled.
+    """
+    for name, value in changes.items():
+        line = f"{name}={value}".replace("\\", "\\\\")
+        changed, count = re.subn(rf"(?m)^{re.escape(name)}=.*$", lambda _, line=line: line, properties)  # type: ignore[misc]
+        properties = changed if count else f"{properties.rstrip()}\n{line}\n"
+    return properties
+
+
+def _archive(model: Path, store: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fabwafer.cli", "archive", "--model", str(model.absolute()), "--out", str(store)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"could not build TorchServe's archive from {model}: {done.stderr.strip()}")

@@ -1,0 +1,178 @@
+"""What a local system shows while it runs: the wafers that came in, and what the model said of them."""
+
+import asyncio
+import json
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import Any, Final
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fabwafer.defects import NOT_A_WAFER, is_defect
+
+ROWS: Final = 12
+WAITING_LIMIT: Final = 10_000
+"""Images whose prediction is waited for; the oldest are forgotten, the table is only a view."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One wafer as it is shown; `latency` in milliseconds, from the image seen on the bus to its prediction."""
+
+    at: str
+    sender: str
+    imgid: str
+    prediction: str
+    probability: float
+    source: str
+    latency: float | None
+    alert: bool = False
+
+
+class View:
+    """Listens on the bus, and keeps what came in last.
+
+    Args:
+        console: A terminal has a table drawn; anything else gets a line for each prediction.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._drawing = False
+        self._rows: deque[Row] = deque(maxlen=ROWS)
+        self._seen: OrderedDict[tuple[str, ...], float] = OrderedDict()
+        self._client: Client | None = None
+        self._images = self._predictions = self._alerts = 0
+        self._notes: deque[str] = deque(maxlen=4)
+
+    async def listen(self, nats_url: str) -> None:
+        """Begins to listen on the bus."""
+        self._client = await nats.connect(
+            nats_url, name="fabwafer-up", max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=_quiet
+        )
+        await self._client.subscribe("fabwafer.*.*.img.*", cb=self._image)
+        await self._client.subscribe("fabwafer.*.*.prediction.*", cb=self._prediction)
+        await self._client.subscribe("fabwafer.*.*.alert.*", cb=self._alert)
+
+    async def stop(self) -> None:
+        """Stops listening."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def _image(self, message: Msg) -> None:
+        self._images += 1
+        # By the topic, since reading the body would cost more than all else here; it is the usual case that they agree.
+        _, fab, camera, _, imgid = message.subject.split(".", 4)
+        self._seen[fab, camera, imgid] = time.perf_counter()
+        if len(self._seen) > WAITING_LIMIT:
+            self._seen.popitem(last=False)
+
+    async def _prediction(self, message: Msg) -> None:
+        body = _body(message)
+        if body is None or not isinstance(body.get("prediction"), str):
+            return
+        self._predictions += 1
+        key = (str(body.get("fab")), str(body.get("camera")), str(body.get("imgid")))
+        cluster = body.get("source") == "cluster"
+        seen = self._seen.pop(key, None) if cluster else None
+        try:
+            probability = float(body.get("probability", 0))
+        except (TypeError, ValueError):
+            return  # the intake says what is wrong with it
+        row = Row(
+            at=time.strftime("%H:%M:%S"),
+            sender=f"{key[0]}/{key[1]}",
+            imgid=key[2],
+            prediction=body["prediction"],
+            probability=probability / 100 if probability > 1 else probability,
+            source="cluster" if cluster else "device",
+            latency=(time.perf_counter() - seen) * 1000 if seen is not None else None,
+        )
+        self._rows.append(row)
+        if not self._console.is_terminal:
+            took = f" {row.latency:.0f} ms" if row.latency is not None else ""
+            self._console.print(
+                f"{row.at} {row.sender} {row.imgid}: {row.prediction} {row.probability:.0%} ({row.source}){took}",
+                soft_wrap=True,
+                highlight=False,
+            )
+
+    async def _alert(self, message: Msg) -> None:
+        body = _body(message)
+        if body is None:
+            return
+        self._alerts += 1
+        for row in self._rows:
+            if (row.imgid, row.source) == (body.get("imgid"), body.get("source")):
+                row.alert = True
+
+    async def draw(self) -> None:
+        """Draws the table on a terminal, for as long as it is not cancelled."""
+        if not self._console.is_terminal:
+            return
+        self._drawing = True
+        try:
+            with Live(self, console=self._console, refresh_per_second=8, vertical_overflow="crop"):
+                await asyncio.Event().wait()
+        finally:
+            self._drawing = False
+
+    def say(self, line: str) -> None:
+        """Tells what happened to the system itself."""
+        if self._drawing:
+            self._notes.append(f"{time.strftime('%H:%M:%S')} {line}")
+        else:
+            self._console.print(line, soft_wrap=True, highlight=False)
+
+    def __rich__(self) -> RenderableType:
+        """The table as it stands."""
+        table = Table(expand=False, title_justify="left")
+        table.title = f"{self._images} images, {self._predictions} predictions, {self._alerts} alerts"
+        for name, side in (
+            ("time", "left"),
+            ("fab/camera", "left"),
+            ("image", "left"),
+            ("prediction", "left"),
+            ("prob.", "right"),
+            ("ms", "right"),
+            ("by", "left"),
+            ("", "left"),
+        ):
+            table.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
+        for row in self._rows:
+            table.add_row(
+                row.at,
+                row.sender,
+                row.imgid,
+                Text(row.prediction, style=_style(row.prediction)),
+                f"{row.probability:.0%}",
+                f"{row.latency:.0f}" if row.latency is not None else "",
+                row.source,
+                Text("ALERT", style="bold red") if row.alert else "",
+            )
+        return Group(table, *(Text(note, style="yellow") for note in self._notes))
+
+
+def _style(prediction: str) -> str:
+    if prediction == NOT_A_WAFER:
+        return "dim"
+    return "yellow" if is_defect(prediction) else "green"
+
+
+def _body(message: Msg) -> dict[str, Any] | None:
+    try:
+        body = json.loads(message.data)
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+async def _quiet(_: Exception) -> None:
+    """The bus being away for a moment is told of by the supervisor."""
