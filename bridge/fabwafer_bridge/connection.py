@@ -29,7 +29,7 @@ async def connect(url: str, *, name: str, reconnected: Callable[[], Awaitable[No
         log.info("bus", error=repr(error))
 
     async def on_disconnect() -> None:
-        log.warning("bus disconnected")
+        log.info("bus disconnected")
 
     async def on_reconnect() -> None:
         log.info("bus connected again")

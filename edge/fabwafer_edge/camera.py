@@ -63,6 +63,7 @@ class Camera:
         while unsent or wait:
             try:
                 async with self._client() as client:
+                    client.pending_calls_threshold = 2 * IN_FLIGHT  # it warns of more, and these are meant
                     pause = 0.2
                     prefix = f"fabwafer/{self.credentials.fab}/{self.credentials.camera}"
                     await client.subscribe(f"{prefix}/prediction/+")
