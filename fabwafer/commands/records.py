@@ -18,6 +18,7 @@ _SHOWN: Final = 20
 
 @app.command()
 def records(
+    *,
     data: Annotated[Path | None, typer.Option(help="Data directory of the system.")] = None,
     fab: Annotated[str | None, typer.Option(help="Only wafers of this fab.")] = None,
     camera: Annotated[str | None, typer.Option(help="Only wafers of this camera.")] = None,
@@ -73,10 +74,12 @@ def _as_json(record: "WaferRecord") -> dict[str, Any]:
 
 
 def _print_table(found: "Records", wanted: dict[str, Any]) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("received", "fab", "camera", "imgid", "prediction", "probability", "by", "yield", "alert")
+    table = Table("received", "fab", "camera", "imgid", "prediction", "prob.", "by", "yield", "alert", box=SIMPLE)
+    table.columns[0].no_wrap = True
     for record in islice(found.wafers(**wanted, newest_first=True), _SHOWN):
         table.add_row(*_cells(record))
     console = Console()
@@ -89,7 +92,7 @@ def _print_table(found: "Records", wanted: dict[str, Any]) -> None:
 def _cells(record: "WaferRecord") -> list[str]:
     from datetime import datetime
 
-    received = datetime.fromtimestamp(record.received / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    received = datetime.fromtimestamp(record.received / 1000).astimezone().strftime("%m-%d %H:%M:%S")
     said, counted = record.current, record.map
     dies = counted.passed + counted.failed if counted else 0
     return [
@@ -99,7 +102,7 @@ def _cells(record: "WaferRecord") -> list[str]:
         record.imgid,
         said.prediction if said else "waiting",
         f"{said.probability:.2f}" if said else "",
-        (f"model {said.model}" if said.source == "cluster" else "device") if said else "",
+        (said.model if said.source == "cluster" else said.source) if said else "",
         f"{counted.passed / dies:.1%}" if counted and dies else "",
         "yes" if any(one.alert for one in record.predictions) else "",
     ]

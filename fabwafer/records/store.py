@@ -246,4 +246,8 @@ def _text(value: str) -> str:
 
 def half_floats(values: Sequence[float]) -> bytes:
     """Packs numbers as float16, little endian: a fourth of float64, and embeddings are compared, not computed with."""
-    return struct.pack(f"<{len(values)}e", *(max(-_LARGEST_HALF, min(_LARGEST_HALF, value)) for value in values))
+    form = f"<{len(values)}e"
+    try:
+        return struct.pack(form, *values)
+    except OverflowError:
+        return struct.pack(form, *(max(-_LARGEST_HALF, min(_LARGEST_HALF, value)) for value in values))

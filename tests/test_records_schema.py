@@ -1,0 +1,97 @@
+"""One owner makes the tables; the others only check that they fit, and say so when they do not."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from fabwafer.records import Records, RecordsUnavailableError, SchemaError, migrate
+from fabwafer.records.engine import connect, writing
+from fabwafer.records.tables import SCHEMA, metadata
+
+pytest_plugins = ["tests.postgres", "tests.records_fixtures"]
+
+
+def check(url: str) -> None:
+    with Records(url) as records:
+        records.check()
+
+
+def set_version(url: str, version: str) -> None:
+    engine = connect(url)
+    with writing(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+    engine.dispose()
+
+
+def test_a_database_that_was_not_migrated_does_not_fit(empty_database: str) -> None:
+    with pytest.raises(SchemaError, match="has no tables yet"):
+        check(empty_database)
+
+
+def test_checking_makes_no_file(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError):
+        check(f"sqlite:///{tmp_path / 'records.db'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_migrated_database_fits_and_can_be_migrated_again(empty_database: str) -> None:
+    migrate(empty_database)
+    check(empty_database)
+    migrate(empty_database)
+    check(empty_database)
+
+
+def test_the_migrations_make_the_tables_that_the_program_names(database: str) -> None:
+    engine = connect(database)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_the_program_is_written_for_the_last_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", "fabwafer.records:migrations")
+    assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA]
+
+
+@pytest.mark.parametrize("version", ["0_2_001", "9999", "abc"])
+def test_a_database_of_a_newer_program_is_refused_and_left_alone(database: str, version: str) -> None:
+    set_version(database, version)
+
+    with pytest.raises(SchemaError, match=f"version {version}.*use a newer fabwafer"):
+        check(database)
+    with pytest.raises(SchemaError, match="use a newer fabwafer"):
+        migrate(database)
+
+
+def test_a_later_migration_of_the_same_minor_version_fits_since_it_only_added(database: str) -> None:
+    set_version(database, SCHEMA[:-3] + "999")
+
+    check(database)
+    migrate(database)
+
+
+def test_an_older_database_asks_for_its_migrations(database: str) -> None:
+    set_version(database, "0_0_001")
+
+    with pytest.raises(SchemaError, match="run the migrations first"):
+        check(database)
+
+
+def test_several_may_migrate_at_once(empty_database: str) -> None:
+    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as processes:
+        for done in [processes.submit(migrate, empty_database) for _ in range(6)]:
+            done.result(timeout=120)
+    check(empty_database)
+
+
+def test_a_database_that_does_not_answer_is_named_as_such() -> None:
+    with Records("postgresql://nobody@127.0.0.1:1/none") as records, pytest.raises(RecordsUnavailableError):
+        records.check()
