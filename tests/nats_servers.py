@@ -17,6 +17,8 @@ from typing import Final, Self
 import bcrypt
 import pytest
 
+from fabwafer_bridge.devices import BCRYPT_COST, Device
+from fabwafer_bridge.door import user_line
 from fabwafer_local import nats
 
 BRIDGE_USER: Final = "bridge"
@@ -266,19 +268,15 @@ def add_device(servers: NatsServer | Iterable[NatsServer], fab: str, camera: str
     Returns:
         User and password for MQTT.
     """
-    user, password = f"{fab}.{camera}", secrets.token_hex(16)
-    hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
-    own = f"fabwafer.{fab}.{camera}"
-    line = (
-        f'  {{user: "{user}", password: "{hashed}", allowed_connection_types: ["MQTT"], permissions: '
-        f'{{publish: ["{own}.img.*", "{own}.prediction.*"], subscribe: ["{own}", "{own}.>"]}}}}\n'
-    )
+    password = secrets.token_hex(16)
+    hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(BCRYPT_COST)).decode()
+    device = Device(fab=fab, camera=camera, hash=hashed, created=0)
     for server in [servers] if isinstance(servers, NatsServer) else servers:
         text = server.users_file.read_text()
-        server.users_file.write_text(text.removesuffix("]\n") + line + "]\n")
+        server.users_file.write_text(text.removesuffix("]\n") + user_line(device) + "]\n")
         if server.running:
             server.reload()
-    return user, password
+    return device.user, password
 
 
 @pytest.fixture

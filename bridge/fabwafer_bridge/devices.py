@@ -1,0 +1,243 @@
+"""The devices and their credentials, in the key-value bucket `devices` on the bus."""
+
+import asyncio
+import json
+import secrets
+import time
+from typing import Annotated, Final, Self
+
+import structlog
+from nats.aio.client import Client
+from nats.js.api import KeyValueConfig
+from nats.js.errors import (
+    BucketNotFoundError,
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+    NotFoundError,
+)
+from nats.js.kv import KeyValue
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from fabwafer.messages import Name
+
+BUCKET: Final = "devices"
+CHANGES: Final = f"$KV.{BUCKET}.>"
+"""The subject that every change of a device is published on."""
+DOORS: Final = "fabwafer-door.applied"
+"""The subject on which every door answers which revision of the devices its server knows."""
+
+BCRYPT_COST: Final = 4
+"""The lowest there is. A password of 128 random bits needs no slow hash, and the server checks one for every device
+that connects: at cost 11, 200 devices that come back at once lock each other out."""
+
+_ANSWERS_WITHIN: Final = 0.3
+
+_name: TypeAdapter[str] = TypeAdapter(Name)
+
+log = structlog.get_logger()
+
+
+class DeviceError(ValueError):
+    """A change of a device that cannot be made. The text says why, and what to do instead."""
+
+
+class DevicesUnavailableError(RuntimeError):
+    """The bus does not hold the devices yet: its door has not started."""
+
+
+class Device(BaseModel):
+    """A device that may connect, as it is stored."""
+
+    fab: Name
+    camera: Name
+    hash: Annotated[str, Field(pattern=r"^\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}$")]
+    """bcrypt of the password, which is stored nowhere."""
+    created: int
+    """Milliseconds since 1970."""
+
+    @property
+    def user(self) -> str:
+        """Its user name for MQTT. No name holds a dot, so no two devices share one."""
+        return f"{self.fab}.{self.camera}"
+
+
+class Credentials(BaseModel):
+    """What a device signs in with."""
+
+    user: str
+    password: str
+
+
+class Devices:
+    """The registry of devices. Every change is safe beside changes that others make at the same moment."""
+
+    def __init__(self, client: Client, bucket: KeyValue) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    @classmethod
+    async def make(cls, client: Client, *, replicas: int) -> Self:
+        """Opens the registry, and makes it where there is none.
+
+        Raises:
+            nats.errors.Error: The bus is not ready; to be tried again.
+        """
+        js = client.jetstream()
+        try:
+            bucket = await js.key_value(BUCKET)
+        except BucketNotFoundError:
+            bucket = await js.create_key_value(KeyValueConfig(bucket=BUCKET, replicas=replicas))
+        return cls(client, bucket)
+
+    @classmethod
+    async def open(cls, client: Client) -> Self:
+        """Opens the registry.
+
+        Raises:
+            DevicesUnavailableError: There is none yet.
+        """
+        try:
+            return cls(client, await client.jetstream().key_value(BUCKET))
+        except (BucketNotFoundError, NotFoundError):
+            raise DevicesUnavailableError("the bus knows no devices yet: is the door running?") from None
+
+    async def add(self, fab: str, camera: str) -> Credentials:
+        """Gives a new device credentials.
+
+        Raises:
+            DeviceError: A name is not allowed, or the device exists.
+        """
+        key = _key(fab, camera)
+        credentials, device = _fresh(fab, camera, _now())
+        try:
+            await self._bucket.create(key, device)
+        except KeyWrongLastSequenceError:
+            raise DeviceError(f"device {key} exists: give it a new password with rotate, or revoke it first") from None
+        return credentials
+
+    async def rotate(self, fab: str, camera: str) -> Credentials:
+        """Gives a device a new password; the old one ends with it.
+
+        Raises:
+            DeviceError: There is no such device, or somebody else changed it at this moment.
+        """
+        key = _key(fab, camera)
+        created, revision = await self._found(key)
+        credentials, device = _fresh(fab, camera, created)
+        try:
+            await self._bucket.update(key, device, last=revision)
+        except KeyWrongLastSequenceError:
+            raise DeviceError(
+                f"device {key} was changed by somebody else at this moment: look, and try again"
+            ) from None
+        return credentials
+
+    async def revoke(self, fab: str, camera: str) -> None:
+        """Ends a device's credentials.
+
+        Raises:
+            DeviceError: There is no such device.
+        """
+        key = _key(fab, camera)
+        await self._found(key)
+        await self._bucket.delete(key)
+
+    async def all(self) -> list[Device]:
+        """All devices, sorted. An entry that is no device is named in the log and left out."""
+        watcher = await self._bucket.watchall(ignore_deletes=True)
+        devices = []
+        try:
+            # The first None says that all that is stored has come; changes would follow.
+            while (entry := await watcher.updates(timeout=5)) is not None:  # type: ignore[no-untyped-call]
+                try:
+                    device = Device.model_validate_json(entry.value or b"")
+                except ValidationError as error:
+                    log.error("not a device", key=entry.key, error=str(error))
+                    continue
+                if device.user == entry.key:
+                    devices.append(device)
+                else:
+                    log.error("not a device", key=entry.key, error=f"holds the device {device.user}")
+        finally:
+            await watcher.stop()  # type: ignore[no-untyped-call]
+        return sorted(devices, key=lambda device: (device.fab, device.camera))
+
+    async def revision(self) -> int:
+        """Grows with every change."""
+        info = await self._client.jetstream().stream_info(f"KV_{BUCKET}")
+        return info.state.last_seq
+
+    async def until_applied(self, seconds: float) -> None:
+        """Waits until the servers' doors have applied every change made so far.
+
+        Every door that answers is waited for. The door of a server that is down does not answer; it applies all
+        changes before its server's devices come back.
+
+        Raises:
+            DeviceError: They have not within this time.
+        """
+        revision = await self.revision()
+        deadline = time.monotonic() + seconds
+        while True:
+            answers = await self._ask_doors()
+            if answers and all(answer >= revision for answer in answers):
+                return
+            if time.monotonic() > deadline:
+                raise DeviceError(
+                    f"the change is stored, but no door let it in within {seconds:.0f} s: is the door running?"
+                    if not answers
+                    else f"the change is stored, but a door has not applied it within {seconds:.0f} s: see its log"
+                )
+            await asyncio.sleep(0.05)
+
+    async def _ask_doors(self) -> list[int]:
+        inbox = self._client.new_inbox()
+        subscription = await self._client.subscribe(inbox)
+        answers = []
+        try:
+            await self._client.publish(DOORS, b"", reply=inbox)
+            deadline = time.monotonic() + _ANSWERS_WITHIN
+            while (left := deadline - time.monotonic()) > 0:
+                message = await subscription.next_msg(timeout=left)
+                if not message.data:  # nobody is there
+                    break
+                answers.append(int(json.loads(message.data)["revision"]))
+                # Only a server on its own has just one door.
+                if "cluster" not in self._client._server_info:
+                    break
+        except TimeoutError:
+            pass
+        finally:
+            await subscription.unsubscribe()
+        return answers
+
+    async def _found(self, key: str) -> tuple[int, int]:
+        """When a device was created, and its newest revision."""
+        try:
+            entry = await self._bucket.get(key)
+        except KeyNotFoundError:
+            raise DeviceError(f"there is no device {key}: see `fabwafer device list`") from None
+        assert entry.revision is not None  # noqa: S101 - what was read has one
+        return Device.model_validate_json(entry.value or b"").created, entry.revision
+
+
+def _key(fab: str, camera: str) -> str:
+    for field, value in (("fab", fab), ("camera", camera)):
+        try:
+            _name.validate_python(value)
+        except ValidationError:
+            raise DeviceError(f"{field}: expected 1 to 64 letters, digits, '_' or '-', got {value!r}") from None
+    return f"{fab}.{camera}"
+
+
+def _fresh(fab: str, camera: str, created: int) -> tuple[Credentials, bytes]:
+    import bcrypt
+
+    password = secrets.token_hex(16)
+    hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(BCRYPT_COST)).decode()
+    device = Device(fab=fab, camera=camera, hash=hashed, created=created)
+    return Credentials(user=device.user, password=password), device.model_dump_json().encode()
+
+
+def _now() -> int:
+    return round(time.time() * 1000)
