@@ -117,11 +117,11 @@ def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes], log: Path)
 
 
 @contextmanager
-def fresh_database(server_url: str, template: str = "template1") -> Iterator[str]:
-    """Makes a database on a server, empty or a copy of a template; yields its URL, and drops it at the end."""
+def fresh_database(server_url: str) -> Iterator[str]:
+    """Makes an empty database on a server; yields its URL, and drops it at the end."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as operator:
-        operator.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
+        operator.execute(f'CREATE DATABASE "{name}"'.encode())
         try:
             yield server_url.rpartition("/")[0] + f"/{name}"
         finally:

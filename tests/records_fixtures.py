@@ -12,6 +12,8 @@ import pytest
 
 from fabwafer.messages import Image, Prediction
 from fabwafer.records import ReceivedPrediction, Records, Shot, WaferRecord, migrate
+from fabwafer.records.engine import connect, writing
+from fabwafer.records.tables import metadata
 from tests.postgres import fresh_database
 
 WHO = {"fab": "fab1", "camera": "cam1", "imgid": "img1"}
@@ -38,23 +40,31 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres_server: str) -> Iterator[str]:
-    """The name of a PostgreSQL database with tables, to copy."""
+    """The URL of a PostgreSQL database with tables, to empty: making one for each test would take most of its time."""
     with fresh_database(postgres_server) as url:
         migrate(url)
-        yield url.rpartition("/")[2]
+        yield url
+
+
+def empty(database: str) -> None:
+    """Deletes all that is in the tables."""
+    engine = connect(database)
+    with writing(engine) as connection:
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(table.delete())
+    engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database with tables and nothing in them."""
     if request.param == "sqlite":
         file = tmp_path / "records.db"
         shutil.copy(request.getfixturevalue("migrated_sqlite"), file)
-        yield f"sqlite:///{file}"
-    else:
-        server = request.getfixturevalue("postgres_server")
-        with fresh_database(server, request.getfixturevalue("migrated_postgres")) as url:
-            yield url
+        return f"sqlite:///{file}"
+    url: str = request.getfixturevalue("migrated_postgres")
+    empty(url)
+    return url
 
 
 @pytest.fixture

@@ -7,9 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fabwafer.records import ReceivedPrediction, Records, Shot, WaferRecord
-from fabwafer.records.engine import connect, writing
-from fabwafer.records.tables import metadata
-from tests.records_fixtures import said, shot
+from tests.records_fixtures import empty, said, shot
 
 pytest_plugins = ["tests.postgres", "tests.records_fixtures"]
 
@@ -48,14 +46,6 @@ predictions = st.builds(
     st.sampled_from(["device", "cluster"]),
     st.booleans(),
 )
-
-
-def empty(database: str) -> None:
-    engine = connect(database)
-    with writing(engine) as connection:
-        for table in reversed(metadata.sorted_tables):
-            connection.execute(table.delete())
-    engine.dispose()
 
 
 def store(records: Records, batch: list[Message]) -> int:

@@ -30,6 +30,13 @@ def set_version(url: str, version: str) -> None:
     engine.dispose()
 
 
+@pytest.fixture
+def migrated(empty_database: str) -> str:
+    """The URL of a database of its own, with tables."""
+    migrate(empty_database)
+    return empty_database
+
+
 def test_a_database_that_was_not_migrated_does_not_fit(empty_database: str) -> None:
     with pytest.raises(SchemaError, match="has no tables yet"):
         check(empty_database)
@@ -62,27 +69,27 @@ def test_the_program_is_written_for_the_last_migration() -> None:
 
 
 @pytest.mark.parametrize("version", ["0_2_001", "9999", "abc"])
-def test_a_database_of_a_newer_program_is_refused_and_left_alone(database: str, version: str) -> None:
-    set_version(database, version)
+def test_a_database_of_a_newer_program_is_refused_and_left_alone(migrated: str, version: str) -> None:
+    set_version(migrated, version)
 
     with pytest.raises(SchemaError, match=f"version {version}.*use a newer fabwafer"):
-        check(database)
+        check(migrated)
     with pytest.raises(SchemaError, match="use a newer fabwafer"):
-        migrate(database)
+        migrate(migrated)
 
 
-def test_a_later_migration_of_the_same_minor_version_fits_since_it_only_added(database: str) -> None:
-    set_version(database, SCHEMA[:-3] + "999")
+def test_a_later_migration_of_the_same_minor_version_fits_since_it_only_added(migrated: str) -> None:
+    set_version(migrated, SCHEMA[:-3] + "999")
 
-    check(database)
-    migrate(database)
+    check(migrated)
+    migrate(migrated)
 
 
-def test_an_older_database_asks_for_its_migrations(database: str) -> None:
-    set_version(database, "0_0_001")
+def test_an_older_database_asks_for_its_migrations(migrated: str) -> None:
+    set_version(migrated, "0_0_001")
 
     with pytest.raises(SchemaError, match="run the migrations first"):
-        check(database)
+        check(migrated)
 
 
 def test_several_may_migrate_at_once(empty_database: str) -> None:
