@@ -94,7 +94,7 @@ class Request:
 def describe(card: "ModelCard") -> dict[str, Any]:
     """Says what the model is, in the words of V2's model metadata, with its digest and classes."""
     d, classes = card.embedding_size, len(card.classes)
-    shapes = dict.fromkeys(OUTPUTS, [-1]) | {"probabilities": [-1, classes], "embedding": [-1, d], "classes": [classes]}
+    shapes = {"probabilities": [-1, classes], "embedding": [-1, d], "classes": [classes]}
     datatypes = dict.fromkeys(OUTPUTS, "BYTES") | dict.fromkeys(("probability", "probabilities", "embedding"), "FP32")
     datatypes |= dict.fromkeys(("wafer", "review"), "BOOL")
     return {
@@ -102,7 +102,7 @@ def describe(card: "ModelCard") -> dict[str, Any]:
         "versions": [card.version],
         "platform": "onnxruntime",
         "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
-        "outputs": [{"name": name, "datatype": datatypes[name], "shape": shapes[name]} for name in OUTPUTS],
+        "outputs": [{"name": name, "datatype": datatypes[name], "shape": shapes.get(name, [-1])} for name in OUTPUTS],
         "digest": card.digest,
         "classes": card.classes,
     }

@@ -79,7 +79,8 @@ _Parsed: TypeAlias = protocol.Request | protocol.BadRequestError | None
 
 
 def _parsed(parts: Mapping[str, Any], headers: Mapping[str, Any]) -> _Parsed:
-    if not any(parts.values()) and not any(name.lower() == "content-length" for name in headers):
+    # Neither a body nor a type of one: TorchServe tells no method, and gives every request a length.
+    if not any(parts.values()) and not any(name.lower() == "content-type" for name in headers):
         return None
     try:
         return _parse(parts, explain=headers.get("explain") == "True")
