@@ -89,7 +89,7 @@ async def _work(stack: "Stack", view: "View", console: "Console", directory: Pat
     view.say(f"Starting fabwafer on {directory}")
     await stack.start()
     view.say(f"Running after {time.monotonic() - started:.1f} s")
-    console.print(_addresses(stack))
+    console.print(_addresses(stack), soft_wrap=True, highlight=False)
     await view.listen(stack.system.nats_url)
     try:
         async with asyncio.TaskGroup() as group:

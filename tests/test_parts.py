@@ -1,0 +1,47 @@
+"""The parts never import each other: they meet on the bus, in the records and in the model store."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PARTS = {
+    "edge": "fabwafer_edge",
+    "bridge": "fabwafer_bridge",
+    "handlers": "fabwafer_handlers",
+    "training-job": "fabwafer_training",
+    "local": "fabwafer_local",
+}
+ALLOWED = {("training-job", "fabwafer_handlers")}  # it builds the archive
+
+
+def imported(file: Path) -> set[str]:
+    """The packages that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("folder", PARTS)
+def test_a_part_imports_no_other_part(folder: str) -> None:
+    files = sorted((ROOT / folder / PARTS[folder]).rglob("*.py"))
+    assert files
+    others = set(PARTS.values()) - {PARTS[folder]} - {package for part, package in ALLOWED if part == folder}
+    wrong = [(str(file.relative_to(ROOT)), names) for file in files if (names := imported(file) & others)]
+    assert wrong == []
+
+
+def test_the_ground_floor_imports_no_part() -> None:
+    files = sorted((ROOT / "fabwafer").rglob("*.py"))
+    assert [str(file) for file in files if imported(file) & set(PARTS.values())] == []
+
+
+def test_a_part_that_did_import_another_would_be_seen(tmp_path: Path) -> None:
+    file = tmp_path / "guilty.py"
+    file.write_text("def f():\n    from fabwafer_bridge.dead import letter\n    import fabwafer_edge.camera as c\n")
+    assert imported(file) == {"fabwafer_bridge", "fabwafer_edge"}
