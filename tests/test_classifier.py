@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-import wm811k
 from typer.testing import CliRunner
 
 from fabwafer.classifier import Classifier
 from fabwafer.commands.classify import app
 from fabwafer.defects import NOT_A_WAFER
-from fabwafer.modelcard import default_model, read_card
+from fabwafer.modelcard import Variant, default_model, read_card
 from fabwafer.synthetic import make, sample
 from fabwafer.wafermap import OUTSIDE, count, encode, scale
+from tests import wm811k
 
 RING = make(np.random.default_rng(4), "Edge-Ring", 40, 44)
 
@@ -84,10 +84,10 @@ def test_no_images_give_no_answers(classifier: Classifier) -> None:
 
 
 @pytest.mark.parametrize("variant", ["int8", "float32"])
-def test_the_activation_maps_add_up_to_the_logits(variant: str) -> None:
+def test_the_activation_maps_add_up_to_the_logits(variant: Variant) -> None:
     """A class's logit is its bias plus the mean of its map: the bias found on one map must explain all others."""
     directory = default_model()
-    session = onnxruntime.InferenceSession(directory / read_card(directory).files[variant].name)  # type: ignore[index]
+    session = onnxruntime.InferenceSession(directory / read_card(directory).files[variant].name)
     inputs = np.stack([scale(grid) for _, grid in sample(3, 18)])
     logits, _, activations = session.run(["logits", "embedding", "activations"], {session.get_inputs()[0].name: inputs})
     bias = logits - activations.mean(axis=(2, 3))
@@ -114,7 +114,8 @@ def test_a_prediction_below_its_threshold_goes_to_review(classifier: Classifier)
 
 def test_int8_and_float32_agree() -> None:
     grids = [grid for _, grid in sample(11, 180)]
-    int8, float32 = (Classifier(default_model(), variant).classify_grids(grids) for variant in ("int8", "float32"))  # type: ignore[arg-type]
+    int8 = Classifier(default_model(), "int8").classify_grids(grids)
+    float32 = Classifier(default_model(), "float32").classify_grids(grids)
     same = [a.label == b.label for a, b in zip(int8, float32, strict=True)]
     assert np.mean(same) >= 0.98
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_models import make
 
 from fabwafer.classifier import Classifier
 from fabwafer.modelcard import CARD_NAME, ModelRefusedError, default_model, read_card, verify, write_card
+from tests.tiny_models import make
 
 
 @pytest.fixture

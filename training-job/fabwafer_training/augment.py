@@ -1,6 +1,7 @@
 """Making more of a map: the other ways it may be drawn, and the ways a wafer may be turned."""
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -52,13 +53,27 @@ def draw_all(grid: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
     return np.rint(inputs * 255).astype(np.uint8)
 
 
-def draw_many(grids: list[NDArray[np.uint8]], seed: int) -> NDArray[np.uint8]:
-    """Scales maps in each of the ways of drawing them: uint8 [maps, drawings, channels, size, size]."""
+def draw_many(
+    grids: Sequence[NDArray[np.uint8]], kept: NDArray[np.bool_], seed: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Scales maps in each of the ways of drawing them.
+
+    Args:
+        grids: Die grids, [n].
+        kept: Which of them are kept from training, [n].
+        seed: Decides the sizes of smoothed drawings.
+
+    Returns:
+        The maps to train on and those that are kept, each uint8 [maps, drawings, channels, size, size].
+    """
     rng = np.random.default_rng(seed)
-    out = np.empty((len(grids), len(DRAWINGS), CHANNELS, INPUT_SIZE, INPUT_SIZE), dtype=np.uint8)
-    for row, grid in enumerate(grids):
-        out[row] = draw_all(grid, rng)
-    return out
+    shape = (len(DRAWINGS), CHANNELS, INPUT_SIZE, INPUT_SIZE)
+    sides = tuple(np.empty((int((kept == side).sum()), *shape), dtype=np.uint8) for side in (False, True))
+    filled = [0, 0]
+    for grid, side in zip(grids, kept.astype(int), strict=True):
+        sides[side][filled[side]] = draw_all(grid, rng)
+        filled[side] += 1
+    return sides[0], sides[1]
 
 
 def as_inputs(stored: NDArray[np.uint8]) -> NDArray[np.float32]:

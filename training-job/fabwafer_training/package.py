@@ -83,9 +83,9 @@ def package(
         crossed[rest] = softmax(logits[0][rest] + half_prior, temperature)
         crossed_float[rest] = softmax(float_logits[rest] + half_prior, temperature)
 
-    prior: NDArray[np.float32] = fit_prior(logits[0], kept.targets, counts, classes)
+    prior = fit_prior(logits[0], kept.targets, counts, classes)
     with torch.no_grad():
-        network.head.bias += torch.from_numpy(prior)
+        network.head.bias.add_(torch.from_numpy(prior))
     export(network, float_path)
     quantise(float_path, int8_path, calibration)
     final = run(int8_path, inputs[0])["logits"]

@@ -71,3 +71,13 @@ def grouped_folds(labels: NDArray[np.str_], groups: NDArray[np.str_], folds: int
         fold_of[group] = fold
         filled[fold] += shares[group]
     return fold_of[group_index]
+
+
+KEPT_SHARE = 5
+"""Training keeps one map in this many for calibration and measuring."""
+
+
+def kept_from_training(data: Dataset, seed: int) -> NDArray[np.bool_]:
+    """Tells which maps training with this seed keeps aside, [n]: whole groups, a fifth of each class."""
+    kept: NDArray[np.bool_] = grouped_folds(data.labels, data.groups, KEPT_SHARE, seed) == 0
+    return kept

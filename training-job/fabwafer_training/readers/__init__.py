@@ -1,1 +1,44 @@
 """Readers: one module per form that labelled wafer maps come in."""
+
+from pathlib import Path
+
+from fabwafer_training.dataset import DataError, Dataset
+
+
+def read(source: str) -> Dataset:
+    """Reads labelled wafer maps in any form that has a reader.
+
+    Args:
+        source: A file or folder, or `synthetic:N` for N maps of the generator (`synthetic:N:SEED` with another seed).
+
+    Raises:
+        DataError: There is nothing to read, or it is not in the form it seems to be in.
+    """
+    if source.startswith("synthetic:"):
+        from fabwafer_training.readers.synthetic import read_synthetic
+
+        return read_synthetic(source)
+    path = Path(source)
+    if path.is_dir():
+        from fabwafer_training.readers.folder import read_folder
+
+        return read_folder(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    match path.suffix.lower():
+        case ".npz":
+            from fabwafer_training.readers.npz import read_npz
+
+            return read_npz(path)
+        case ".pkl":
+            from fabwafer_training.readers.pickled import read_pickle
+
+            return read_pickle(path)
+        case ".mat":
+            from fabwafer_training.readers.matlab import read_matlab
+
+            return read_matlab(path)
+        case _:
+            raise DataError(
+                f"{path}: expected a folder of train/<class>/*.png, or a file .npz, .pkl or .mat, or synthetic:N"
+            )

@@ -1,0 +1,263 @@
+"""Readers: the same labelled maps, whatever form they come in, and a clear word on what is wrong with a file."""
+
+import os
+import pickle
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from fabwafer.synthetic import sample
+from fabwafer_training.commands.data import app
+from fabwafer_training.dataset import DataError, Dataset
+from fabwafer_training.readers import read
+from fabwafer_training.readers.npz import write_npz
+
+MAPS = sample(8, 18)
+LABELLED = 15
+"""The last rows have no label, like most rows of the full data set."""
+NO_LABEL = np.zeros((0, 0))
+
+
+def columns(nested: bool) -> dict[str, list[Any]]:
+    """The columns of one copy of the data (labels in nested arrays, empty where there is none) or of the other."""
+
+    def cell(text: str, row: int) -> Any:
+        if row >= LABELLED:
+            return NO_LABEL if nested else 0
+        return np.array([[text]]) if nested else text
+
+    rows = range(len(MAPS))
+    return {
+        "waferMap": [grid for _, grid in MAPS],
+        "dieSize": [1.0 for _ in rows],
+        "lotName": [f"lot{row // 3}" for row in rows],
+        "waferIndex": [float(row) for row in rows],
+        "trianTestLabel" if nested else "trainTestLabel": [
+            cell("Training" if row % 2 else "Test", row) for row in rows
+        ],
+        "failureType": [cell(MAPS[row][0], row) for row in rows],
+    }
+
+
+def assert_all_labelled_maps(data: Dataset) -> None:
+    assert data.labels.tolist() == [label for label, _ in MAPS[:LABELLED]]
+    for found, (_, grid) in zip(data.grids, MAPS, strict=False):
+        np.testing.assert_array_equal(found, grid)
+        assert found.dtype == np.uint8
+
+
+def dump(content: object, path: Path, protocol: int = 4) -> Path:
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_table_of_pandas_is_read_without_pandas(tmp_path: Path, protocol: int, nested: bool) -> None:
+    pandas = pytest.importorskip("pandas", reason="writes the file with pandas")
+    data = read(str(dump(pandas.DataFrame(columns(nested)), tmp_path / "LSWMD.pkl", protocol)))
+    assert_all_labelled_maps(data)
+    assert data.groups.tolist() == [f"lot{row // 3}" for row in range(LABELLED)]
+    assert data.split.tolist() == ["Training" if row % 2 else "Test" for row in range(LABELLED)]
+
+
+class _OldFrame:
+    def __init__(self, manager: object) -> None:
+        self._data = manager
+
+
+class _OldManager:
+    def __init__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.state
+
+
+class _OldIndex:
+    def __init__(self, names: NDArray[Any]) -> None:
+        self.names = names
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _new_Index, (type(self), {"data": self.names, "name": None})
+
+
+def _new_Index(kind: type, given: dict[str, Any]) -> None:  # noqa: N802 - pandas calls it so
+    raise AssertionError("only its name is written")
+
+
+@pytest.mark.parametrize("blocks_in", ["the newer place", "the older place"])
+def test_a_table_of_an_old_pandas_whose_modules_have_moved_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks_in: str
+) -> None:
+    kinds: list[Any] = []
+    for home in ("pandas", "pandas.core", "pandas.indexes"):
+        monkeypatch.setitem(sys.modules, home, ModuleType(home))
+    for home, name, base in (
+        ("pandas.core.frame", "DataFrame", _OldFrame),
+        ("pandas.core.internals", "BlockManager", _OldManager),
+        ("pandas.indexes.base", "Index", _OldIndex),
+    ):
+        kinds.append(type(name, (base,), {"__module__": home}))
+        module = ModuleType(home)
+        setattr(module, name, kinds[-1])
+        monkeypatch.setitem(sys.modules, home, module)
+    frame, manager, index = kinds
+    monkeypatch.setattr(sys.modules["pandas.indexes.base"], "_new_Index", _new_Index, raising=False)
+    monkeypatch.setattr(_new_Index, "__module__", "pandas.indexes.base")
+
+    given = columns(nested=True)
+    numbers = ["dieSize", "waferIndex"]
+    objects = [name for name in given if name not in numbers]
+    values = [np.array([given[name] for name in numbers]), np.empty((len(objects), len(MAPS)), dtype=object)]
+    for place, name in enumerate(objects):
+        for row, cell in enumerate(given[name]):
+            values[1][place, row] = cell
+    axes = [index(np.array(list(given), dtype=object)), index(np.arange(len(MAPS)))]
+    items = [index(np.array(names, dtype=object)) for names in (numbers, objects)]
+    state: tuple[Any, ...] = (axes, values, items)
+    if blocks_in == "the newer place":
+        places = [np.array([list(given).index(name) for name in names]) for names in (numbers, objects)]
+        blocks = [{"values": value, "mgr_locs": place} for value, place in zip(values, places, strict=True)]
+        state = (axes, [], [], {"0.14.1": {"axes": axes, "blocks": blocks}})
+    file = dump(frame(manager(state)), tmp_path / "LSWMD.pkl", protocol=2)
+    assert b"pandas.indexes.base" in file.read_bytes()
+    assert_all_labelled_maps(read(str(file)))
+
+
+def test_plain_lists_and_arrays_are_read_as_columns_and_as_rows(tmp_path: Path) -> None:
+    given = columns(nested=False)
+    as_columns = read(str(dump(given, tmp_path / "WM811K.pkl")))
+    rows = [dict(zip(given, row, strict=True)) for row in zip(*given.values(), strict=True)]
+    as_rows = read(str(dump(rows, tmp_path / "rows.pkl")))
+    for data in (as_columns, as_rows):
+        assert_all_labelled_maps(data)
+    assert as_columns.digest() == as_rows.digest()
+
+
+class _Hostile:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path: Path) -> None:
+    file = dump(_Hostile(tmp_path / "was here"), tmp_path / "hostile.pkl")
+    with pytest.raises(DataError, match=r"asks for \w+\.mkdir"):
+        read(str(file))
+    assert not (tmp_path / "was here").exists()
+
+
+@pytest.mark.parametrize("name", ["eval", "getattr", "__import__", "exec", "open"])
+def test_the_builtins_are_out_of_reach(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.pkl").write_bytes(f"cbuiltins\n{name}\n.".encode())
+    with pytest.raises(DataError, match=f"asks for builtins.{name}"):
+        read(str(tmp_path / "a.pkl"))
+
+
+def write_matlab(path: Path) -> None:
+    """Writes a struct array as MATLAB does: fields of references, text as 16-bit codes, matrices columns first."""
+    with h5py.File(path, "w") as file:
+        values = file.create_group("#refs#")
+        data = file.create_group("data")
+        for name, column in columns(nested=False).items():
+            field = data.create_dataset(name, (len(column), 1), dtype=h5py.ref_dtype)
+            for row, cell in enumerate(column):
+                key = f"{name}{row}"
+                if isinstance(cell, str):
+                    item = values.create_dataset(key, data=np.array([[ord(one)] for one in cell], dtype=np.uint16))
+                    item.attrs["MATLAB_class"] = np.bytes_("char")
+                elif isinstance(cell, int):
+                    item = values.create_dataset(key, data=np.zeros(2, dtype=np.uint64))
+                    item.attrs["MATLAB_empty"] = 1
+                else:
+                    item = values.create_dataset(key, data=np.atleast_2d(cell).T)
+                field[row, 0] = item.ref
+
+
+def test_a_matlab_file_is_read(tmp_path: Path) -> None:
+    write_matlab(tmp_path / "WM811K.mat")
+    data = read(str(tmp_path / "WM811K.mat"))
+    assert_all_labelled_maps(data)
+    assert data.groups[3] == "lot1"
+    assert data.split[1] == "Training"
+
+
+def test_maps_come_back_from_npz_and_from_a_folder_of_pictures(tmp_path: Path) -> None:
+    first = read(str(dump(columns(nested=False), tmp_path / "WM811K.pkl")))
+    for out in ("maps.npz", "pictures"):
+        result = CliRunner().invoke(app, ["convert", str(tmp_path / "WM811K.pkl"), str(tmp_path / out)])
+        assert result.exit_code == 0, result.stderr
+    from_npz, from_pictures = read(str(tmp_path / "maps.npz")), read(str(tmp_path / "pictures"))
+    assert from_npz.digest() == first.digest()
+    assert from_npz.groups.tolist() == first.groups.tolist()
+    assert from_pictures.counts() == first.counts()
+    assert set(from_pictures.split.tolist()) == {"train", "valid"}
+    assert (tmp_path / "pictures" / "valid" / "Center").is_dir()
+
+
+def test_the_synthetic_maps_are_those_of_their_seed() -> None:
+    assert read("synthetic:18:8").labels.tolist() == [label for label, _ in MAPS]
+    assert read("synthetic:18:8").digest() != read("synthetic:18:9").digest()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"waferMap": [np.full((3, 3), 7)] * len(MAPS)}, "row 0: waferMap may hold"),
+        ({"waferMap": [np.zeros(5)] * len(MAPS)}, "row 0: waferMap should have rows and columns"),
+        ({"waferMap": ["circle"] * len(MAPS)}, "row 0: waferMap holds str"),
+        ({"failureType": [0] * len(MAPS)}, "none of its 18 rows has a label in failureType"),
+        ({"failureType": ["none"]}, "failureType has 1 rows, waferMap has 18"),
+    ],
+)
+def test_a_mistake_is_named_with_file_field_and_row(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
+    file = dump(columns(nested=False) | change, tmp_path / "WM811K.pkl")
+    with pytest.raises(DataError, match=f"WM811K.pkl: {complaint}"):
+        read(str(file))
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    file = dump({"waferMap": []}, tmp_path / "a.pkl")
+    with pytest.raises(DataError, match="the column 'failureType' is missing; found waferMap"):
+        read(str(file))
+
+
+@pytest.mark.parametrize("name", ["a.pkl", "a.npz", "a.mat"])
+def test_files_that_are_nothing_of_the_kind_are_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x80nothing of the kind")
+    with pytest.raises(DataError, match=name):
+        read(str(tmp_path / name))
+
+
+def test_an_npz_whose_offsets_do_not_fit_is_refused_with_the_row(tmp_path: Path) -> None:
+    write_npz(tmp_path / "a.npz", read("synthetic:9"))
+    with np.load(tmp_path / "a.npz") as archive:
+        arrays = dict(archive)
+    arrays["height"][4] += 1
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match="row 4: offsets give"):
+        read(str(tmp_path / "a.npz"))
+
+
+def test_a_picture_that_is_no_wafer_map_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train" / "none").mkdir(parents=True)
+    (tmp_path / "train" / "none" / "x.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"x\.png: expected a PNG or JPEG"):
+        read(str(tmp_path))
+
+
+@pytest.mark.parametrize("source", ["synthetic:", "synthetic:many", "synthetic:0", "nowhere.npz"])
+def test_a_source_that_is_not_there_is_refused(source: str) -> None:
+    result = CliRunner().invoke(app, ["show", source])
+    assert result.exit_code == 1
+    assert len(result.stderr.strip().splitlines()) == 1

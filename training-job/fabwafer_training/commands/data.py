@@ -1,0 +1,89 @@
+"""`fabwafer data`: labelled wafer maps from one form to another, and what is in them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fabwafer_training.dataset import Dataset
+
+app = typer.Typer(no_args_is_help=True, help="Convert labelled wafer maps, and show what is in them.")
+
+_Source = Annotated[str, typer.Argument(help="A .npz, .pkl or .mat file, a folder of pictures, or synthetic:N.")]
+
+
+@app.command()
+def convert(
+    source: _Source, out: Annotated[Path, typer.Argument(help="A file that ends in .npz, or a folder for pictures.")]
+) -> None:
+    """Write labelled maps in another form."""
+    from fabwafer_training.readers.folder import write_folder
+    from fabwafer_training.readers.npz import write_npz
+
+    data = _read(source)
+    if out.suffix and out.suffix != ".npz":
+        typer.echo(f"expected a file that ends in .npz or a folder, got {out}", err=True)
+        raise typer.Exit(1)
+    try:
+        if out.suffix:
+            write_npz(out, data)
+        else:
+            write_folder(out, data)
+    except OSError as error:
+        typer.echo(f"{out}: {error.strerror}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"wrote {len(data)} maps to {out}", err=True)
+
+
+@app.command()
+def show(
+    source: _Source, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
+) -> None:
+    """Show how many maps of each class there are, and which training would leave out."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from fabwafer_training.splits import clean
+
+    data = _read(source)
+    _, left_out = clean(data)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "name": data.name,
+                    "maps": len(data),
+                    "groups": len(set(data.groups.tolist())),
+                    "classes": data.counts(),
+                    "conflicting_rows": left_out.conflicting.tolist(),
+                    "repeated_rows": left_out.repeated.tolist(),
+                    "sha256": data.digest(),
+                }
+            )
+        )
+        return
+    table = Table(title=f"{data.name}: {len(data)} maps in {len(set(data.groups.tolist()))} groups")
+    table.add_column("class")
+    table.add_column("maps", justify="right")
+    for name, count in data.counts().items():
+        table.add_row(name, str(count))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"Training leaves out {len(left_out.conflicting)} maps with conflicting labels "
+        f"and {len(left_out.repeated)} exact duplicates."
+    )
+
+
+def _read(source: str) -> "Dataset":
+    from fabwafer_training.dataset import DataError
+    from fabwafer_training.readers import read
+
+    try:
+        return read(source)
+    except DataError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None

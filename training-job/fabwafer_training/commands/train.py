@@ -1,0 +1,70 @@
+"""`fabwafer train`: from labelled wafer maps to a model's folder."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fabwafer_training.train import Round
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Argument(help="A .npz, .pkl or .mat file, a folder of pictures, or synthetic:N.")],
+    out: Annotated[Path, typer.Option(help="The model's folder. A run that was killed goes on from here.")],
+    *,
+    rounds: Annotated[int, typer.Option(min=1, help="How often to draw maps and train on them.")] = 44,
+    maps_per_round: Annotated[int, typer.Option(min=1, help="Maps drawn in a round.")] = 24_000,
+    widths: Annotated[str, typer.Option(help="Channels of the network's stages.")] = "32,64,128",
+    blocks: Annotated[int, typer.Option(min=1, help="Residual blocks in a stage.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Decides everything that is left to chance.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
+    version: Annotated[str | None, typer.Option(help="The model's version; by default the time.")] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="A JSON file with the card's description, limits, notice and citations.")
+    ] = None,
+) -> None:
+    """Train a model on labelled wafer maps, calibrate, quantise and measure it, and write it with its card."""
+    import json
+
+    from rich.console import Console
+
+    from fabwafer_training.dataset import DataError
+    from fabwafer_training.job import train_model
+    from fabwafer_training.network import Shape, widths_of
+    from fabwafer_training.readers import read
+    from fabwafer_training.train import Settings
+
+    console = Console(stderr=True)
+
+    def show(done: "Round") -> None:
+        left = (done.of - done.number) * done.seconds / 60
+        console.print(
+            f"round {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s, about {left:.0f} min left"
+        )
+
+    about = {"name": "wafer", "version": version or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")}
+    try:
+        if card is not None:
+            about |= json.loads(card.read_text(encoding="utf-8"))
+        settings = Settings(
+            shape=Shape(widths_of(widths), blocks),
+            epochs=rounds,
+            maps_per_epoch=maps_per_round,
+            seed=seed,
+            threads=threads,
+        )
+        result = train_model(read(data), out, settings, about, tell=console.print, report=show)
+    except (DataError, OSError, ValueError) as error:
+        console.print(str(error), style="red")
+        raise typer.Exit(1) from None
+    figures = result.metrics
+    console.print(
+        f"wrote {result.name} {result.version} to {out}: on maps kept from training, int8, "
+        f"macro-F1 {figures['macro_f1']:.3f}, worst recall {figures['worst_class_recall']:.3f}, "
+        f"accuracy {figures['accuracy']:.3f}"
+    )

@@ -1,0 +1,113 @@
+"""Measuring a model on labelled maps, and the report of it: JSON and pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fabwafer.classifier import Classifier
+from fabwafer_training.dataset import DataError, Dataset
+from fabwafer_training.metrics import alert_threshold, measure, natural_weights, risk_coverage
+
+
+def predict(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Runs a model over maps as a server would.
+
+    Returns:
+        The probabilities [n, classes], and the numbers of the true classes [n].
+
+    Raises:
+        DataError: A label is none of the model's classes.
+    """
+    numbers = {name: number for number, name in enumerate(classifier.card.classes)}
+    unknown = sorted(set(data.labels.tolist()) - set(numbers))
+    if unknown:
+        row = int(np.flatnonzero(data.labels == unknown[0])[0])
+        raise DataError(
+            f"{data.name}: row {row}: label {unknown[0]!r} is none of the model's classes {', '.join(numbers)}"
+        )
+    found = classifier.classify_grids(data.grids)
+    return np.stack([one.probabilities for one in found]), np.array([numbers[label] for label in data.labels.tolist()])
+
+
+def evaluate(classifier: Classifier, data: Dataset, alert_precision: float) -> dict[str, Any]:
+    """Measures a model on labelled maps.
+
+    Args:
+        classifier: The model.
+        data: The maps.
+        alert_precision: The share of alerts that should be right, for which to find the threshold.
+
+    Returns:
+        What `metrics.measure` returns, and: at_natural_share (the same, reweighted to the natural share of `none`;
+        None where the maps are all `none` or all defects), risk_coverage, alert (`precision`, `threshold`), review
+        (the share of maps that would go to review, and the error rate of the others), model and data.
+    """
+    probabilities, targets = predict(classifier, data)
+    classes = classifier.card.classes
+    result = measure(probabilities, targets, classes)
+    weights = natural_weights(targets, classes)
+    guessed = probabilities.argmax(axis=1)
+    thresholds = np.array([classifier.card.thresholds[name] for name in classes])
+    accepted = probabilities.max(axis=1) >= thresholds[guessed]
+    wrong = (guessed != targets)[accepted]
+    return result | {
+        "at_natural_share": measure(probabilities, targets, classes, weights) if weights is not None else None,
+        "risk_coverage": risk_coverage(probabilities, targets),
+        "alert": {
+            "precision": alert_precision,
+            "threshold": alert_threshold(probabilities, targets, classes, alert_precision),
+        },
+        "review": {
+            "share": float(1 - accepted.mean()),
+            "error_rate_of_others": float(wrong.mean()) if len(wrong) else 0.0,
+        },
+        "model": {
+            "name": classifier.card.name,
+            "version": classifier.card.version,
+            "digest": classifier.card.digest,
+            "variant": classifier.variant,
+        },
+        "data": {"name": data.name, "sha256": data.digest()},
+    }
+
+
+def write_report(result: dict[str, Any], folder: Path) -> None:
+    """Writes `evaluation.json`, `confusion.png` and `risk-coverage.png`."""
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+    names = list(result["per_class"])
+    confusion = np.array(result["confusion"], dtype=float)
+    rows = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1e-9)
+    figure = Figure(figsize=(1.5 + 0.7 * len(names), 1.2 + 0.6 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(rows, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    for row, column in np.ndindex(confusion.shape):
+        if confusion[row, column]:
+            colour = "white" if rows[row, column] > 0.5 else "black"
+            text = f"{confusion[row, column]:.0f}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    figure.savefig(folder / "confusion.png", dpi=120)
+
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(
+        [point["coverage"] for point in result["risk_coverage"]],
+        [point["risk"] for point in result["risk_coverage"]],
+        marker="o",
+        markersize=3,
+    )
+    axes.set_xlabel("share of maps decided by the model, the surest first")
+    axes.set_ylabel("share of these that is wrong")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    figure.savefig(folder / "risk-coverage.png", dpi=120)
