@@ -27,19 +27,22 @@ PATIENCE = 90.0
 """Seconds after which a test that waits for progress gives up; nothing is measured by it."""
 
 
-def wait_until(done: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+_BINARY = {"Content-Type": "application/octet-stream"}  # without one TorchServe takes a body for a form
+
+
+def wait_until(done: Callable[[], bool], what: str | Callable[[], str], seconds: float = PATIENCE) -> None:
     """Waits for progress."""
     deadline = time.monotonic() + seconds
     while not done():
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {seconds:g} s in vain: {what}")
+            raise AssertionError(f"waited {seconds:g} s in vain: {what if isinstance(what, str) else what()}")
         time.sleep(0.05)
 
 
 def answers(url: str, body: bytes | None = None) -> bool:
     """Whether an address answers with 200."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=5) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, data=body, headers=_BINARY), timeout=5) as response:
             return bool(response.status == 200)
     except (OSError, urllib.error.URLError):
         return False
@@ -111,7 +114,7 @@ class ModelServer(_Process):
         from fabwafer.wafermap import encode
 
         image = encode(sample(0, 1)[0][1])
-        wait_until(lambda: answers(f"{self.url}/predictions/wafer", image), f"TorchServe: {self.last_words()}")
+        wait_until(lambda: answers(f"{self.url}/predictions/wafer", image), self.last_words)
 
     def kill(self) -> None:
         """Kills the Java process; its worker is ended before it is started again, as a supervisor does."""
@@ -165,7 +168,7 @@ class Bridge(_Process):
 
     def wait_ready(self) -> None:
         """Waits until it carries messages."""
-        wait_until(lambda: answers(f"{self.url}/readyz"), f"the bridge: {self.last_words()}")
+        wait_until(lambda: answers(f"{self.url}/readyz"), self.last_words)
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that bear these labels; 0 when there are none."""
