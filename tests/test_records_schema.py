@@ -68,7 +68,7 @@ def test_the_program_is_written_for_the_last_migration() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA]
 
 
-@pytest.mark.parametrize("version", ["0_2_001", "9999", "abc"])
+@pytest.mark.parametrize("version", ["0_2_001", "0_10_001", "9999", "abc"])
 def test_a_database_of_a_newer_program_is_refused_and_left_alone(migrated: str, version: str) -> None:
     set_version(migrated, version)
 

@@ -1,5 +1,6 @@
 """Migrations: one owner runs them, everyone else checks that they fit."""
 
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +46,7 @@ def migrate(url: str) -> None:
         found = _version(engine)
         if _fits(found):
             return
-        if found is not None and found > SCHEMA:
+        if found is not None and _numbers(found) > _numbers(SCHEMA):
             raise SchemaError(_misfit(found))
         _upgrade(engine)
     finally:
@@ -80,14 +81,19 @@ def _version(engine: Engine) -> str | None:
 def _fits(found: str | None) -> bool:
     if found is None:
         return False
-    minor, _, number = found.rpartition("_")
-    known_minor, _, known_number = SCHEMA.rpartition("_")
-    return minor == known_minor and number.isdecimal() and int(number) >= int(known_number)
+    numbers, needed = _numbers(found), _numbers(SCHEMA)
+    return numbers[:-1] == needed[:-1] and numbers >= needed
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The parts of a version, to be compared; one that is not ours counts as newer than any that is."""
+    parts = version.split("_")
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else (sys.maxsize,)
 
 
 def _misfit(found: str | None) -> str:
     if found is None:
         return f"the records' database has no tables yet: expected version {SCHEMA}; run the migrations first"
-    if found < SCHEMA:
+    if _numbers(found) < _numbers(SCHEMA):
         return f"the records' database has tables of version {found}, expected {SCHEMA}: run the migrations first"
     return f"the records' database has tables of version {found}, this program knows {SCHEMA}: use a newer fabwafer"
