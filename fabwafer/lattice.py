@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 MOST_DIES = 400
 
@@ -64,32 +65,49 @@ def uneven_count(changes: NDArray[np.intp], length: int) -> int | None:
     return int(fitting[0]) if fitting.size else None
 
 
-def periods(pixels: NDArray[np.float32], axis: int) -> list[tuple[int, float]]:
+def periods(pixels: NDArray[np.float32], axis: int) -> list[int]:
     """Likely numbers of dies along one axis of a smoothed drawing, the likeliest first.
 
     Smoothing leaves a kink at each die, so the second differences, summed along the other axis, repeat with the
-    pitch: a peak in their spectrum. Counts above half the pixels appear folded back, hence both are named.
+    pitch: a peak in their spectrum. Counts above half the pixels appear folded back, hence both are named. Flat dies
+    of two pixels have a kink everywhere but steps at every other place: the first differences show those.
 
     Args:
-        pixels: float32 [height, width, channels].
+        pixels: float32 [height, width].
         axis: 0 down, 1 across.
 
-    Returns:
-        (number of dies, height of its peak as a multiple of the spectrum's median).
+    Only peaks of more than five times the spectrum's median count: those of smoothed drawings of real maps are.
     """
     length = pixels.shape[axis]
     if length < 24:
         return []
-    profile = np.zeros(length, np.float32)
-    profile[1:-1] = np.abs(np.diff(pixels, 2, axis=axis)).sum(axis=(1 - axis, 2))
-    spectrum = np.abs(np.fft.rfft(profile - profile.mean()))
-    spectrum[:12] = 0
-    usual = float(np.median(spectrum[12:]))
-    if usual <= 0:
-        return []
-    peak = int(spectrum.argmax())
-    score = float(spectrum[peak]) / usual
-    for divisor in (2, 3):
-        while peak % divisor == 0 and peak // divisor >= 15 and spectrum[peak // divisor] > 0.35 * spectrum[peak]:
-            peak //= divisor
-    return [(peak, score), (length - peak, score)] if length - peak <= MOST_DIES else [(peak, score)]
+    found: list[int] = []
+    steps = np.diff(pixels, axis=axis)
+    for order, differences in ((2, np.diff(steps, axis=axis)), (1, steps)):
+        profile = np.zeros(length, np.float32)
+        profile[1 : length + 1 - order] = np.abs(differences).sum(axis=1 - axis)
+        spectrum = np.abs(np.fft.rfft(profile - profile.mean()))
+        spectrum[:12] = 0
+        usual = float(np.median(spectrum[12:]))
+        peak = int(spectrum.argmax())
+        if spectrum[peak] <= 5 * usual:
+            continue
+        for divisor in (2, 3):
+            while peak % divisor == 0 and peak // divisor >= 15 and spectrum[peak // divisor] > 0.35 * spectrum[peak]:
+                peak //= divisor
+        found += [count for count in (peak, length - peak) if count <= MOST_DIES and count not in found]
+    return found
+
+
+@lru_cache(maxsize=64)
+def sharpening(dies: int, length: int, way: Image.Resampling) -> NDArray[np.float32]:
+    """Undo smoothing along one axis: the least-squares inverse of enlarging `dies` values to `length` pixels.
+
+    Returns:
+        float32 [dies, length]. A touch of damping (1e-3 of a pixel's weight) keeps noise down where a die is hardly
+        larger than a pixel and the inverse is nearly singular.
+    """
+    each = Image.fromarray(np.eye(dies, dtype=np.float32))
+    smoothing = np.asarray(each.resize((length, dies), way), np.float64).T
+    inverse = np.linalg.solve(smoothing.T @ smoothing + 1e-3 * np.eye(dies), smoothing.T)
+    return np.asarray(inverse, np.float32)

@@ -105,9 +105,10 @@ def main_colours(dies: NDArray[np.float32], outside: Colour) -> list[Colour]:
     # A blend of the outside and the first colour lies on the segment between them, a colour of its own beside it.
     way = first - outside
     along = np.clip((rest - outside) @ way / float(way @ way), 0, 1)[:, None]
-    beside = rest[np.linalg.norm(rest - outside - along * way, axis=1) > _SAME]
-    if beside.shape[0]:
-        return [first, densest(beside)]
+    aside = np.linalg.norm(rest - outside - along * way, axis=1)
+    if aside.max() > _SAME:
+        # JPEG scatters colours to all sides, the farthest are the purest.
+        return [first, densest(rest[aside > max(_SAME, 0.5 * float(aside.max()))])]
     second = densest(rest)
     cluster = np.count_nonzero(~_far(rest, second))
     if cluster >= max(3, 0.3 * rest.shape[0]):
