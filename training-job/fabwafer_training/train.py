@@ -115,6 +115,7 @@ def train(
     for number in range(done, settings.epochs):
         started = time.monotonic()
         losses = []
+        torch.manual_seed(settings.seed * 100_003 + number)  # dropout, also in a run that was resumed
         network.train()
         for rows, maps in _batches(inputs, weights, settings, number):
             with torch.autocast(device.type, torch.bfloat16):
