@@ -26,6 +26,7 @@ _RAW[[0, 1, 2]] = 0, 1, 2
 _NATIVE = np.full(256, 3, np.uint8)
 _NATIVE[[0, 127, 128, 254, 255]] = 0, 1, 1, 2, 2
 
+_LARGE = 1.9  # pixels a die from which on a lattice is found without doubt
 _WAYS = (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 # Weights that no two usual colours share: equal luminance must not hide an edge.
 _MIX = np.array([0.4, 0.35, 0.25], np.float32)
@@ -240,11 +241,15 @@ def _read_smoothed(pixels: Pixels) -> Grid:
     border = np.concatenate([exact[0], exact[-1], exact[1:-1, 0], exact[1:-1, -1]])
     outside = palette.densest(np.broadcast_to(border, (border.shape[0], 3)))
     found = _sample(exact)
-    if found is None:
-        inside = np.abs(exact - outside[: exact.shape[2]]).max(axis=2) > 30
-        if not inside.any():
-            raise NotAWaferMapError("expected a wafer map, got a picture in a single colour")
-        found = _sample(exact[_box(inside)])
+    inside = np.abs(exact - outside[: exact.shape[2]]).max(axis=2) > 30
+    if not inside.any():
+        raise NotAWaferMapError("expected a wafer map, got a picture in a single colour")
+    framed = exact[_box(inside)]
+    if framed.shape != exact.shape and (found is None or found.pitch < _LARGE):
+        # A margin that is no whole number of dies hides the lattice; a much finer one may have been taken for it.
+        within = _sample(framed)
+        if within is not None and (found is None or within.pitch > 1.15 * found.pitch):
+            found = within
     dies = exact if found is None else found.dies
     dies = np.repeat(dies, 3, axis=2) if dies.shape[2] == 1 else dies
     return _snap(dies, outside, found)
@@ -257,32 +262,39 @@ def _sample(exact: NDArray[np.float32]) -> _Sampled | None:
     below two pixels a die); wrong ones have 0.13 and more.
     """
     grey = exact[..., 0] if exact.shape[2] == 1 else exact @ _MIX
-    best: tuple[float, int, int, Image.Resampling] | None = None
+    best: tuple[float, int, int] | None = None
     least_pitch = 1.05
     across = lattice.periods(grey, 1)
     for rows, columns in [(rows, columns) for rows in lattice.periods(grey, 0) for columns in across]:
         pitch = min(exact.shape[0] / rows, exact.shape[1] / columns)
         if pitch < least_pitch:
             continue
-        misfit, way = _misfit(grey, _middles(grey[..., None], rows, columns)[..., 0])
-        misfit = misfit / pitch - (0.03 if pitch < 1.9 else 0.0)
+        misfit = _misfit(grey, _middles(grey[..., None], rows, columns)[..., 0]) / pitch
+        misfit -= 0.03 if pitch < _LARGE else 0.0
         if misfit < (0.11 if best is None else best[0]):
-            best = misfit, rows, columns, way
+            best = misfit, rows, columns
             # Much smaller dies fit everything; near two pixels a die, a count and the one it folds to are rivals.
             least_pitch = max(least_pitch, 0.85 * pitch)
-    return None if best is None else _dies_of(exact, *best[1:])
+    return None if best is None else _dies_of(exact, grey, *best[1:])
 
 
-def _dies_of(exact: NDArray[np.float32], rows: int, columns: int, way: Image.Resampling) -> _Sampled:
+def _dies_of(exact: NDArray[np.float32], grey: NDArray[np.float32], rows: int, columns: int) -> _Sampled:
     """The dies of a picture on a known lattice: flat ones by their middles, smoothed ones by undoing the smoothing."""
-    height, width = exact.shape[:2]
+    height, width = grey.shape
     pitch = min(height / rows, width / columns)
-    if way == Image.Resampling.NEAREST:
-        # Large flat dies have room for a mean, which is less noisy.
-        return _Sampled(_middles(exact, rows, columns, pitch / 6 if pitch >= 4.5 else 0.0), pitch)
-    down, across = lattice.sharpening(rows, height, way), lattice.sharpening(columns, width, way)
-    dies = np.tensordot(across, np.tensordot(down, exact, 1), (1, 1)).swapaxes(0, 1)
-    return _Sampled(np.clip(dies, 0, 255).astype(np.float32), pitch)
+    # Large flat dies have room for a mean, which is less noisy.
+    flat = _middles(exact, rows, columns, pitch / 6 if pitch >= 4.5 else 0.0)
+    flat_grey = flat[..., 0] if flat.shape[2] == 1 else flat @ _MIX
+    best, undo = _deviation(grey, flat_grey, Image.Resampling.NEAREST), None
+    for way in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
+        down, across = lattice.sharpening(rows, height, way), lattice.sharpening(columns, width, way)
+        deviation = _deviation(grey, down @ grey @ across.T, way)
+        if deviation < best:
+            best, undo = deviation, (down, across)
+    if undo is None:
+        return _Sampled(flat, pitch)
+    planes = [undo[0] @ exact[..., channel] @ undo[1].T for channel in range(exact.shape[2])]
+    return _Sampled(np.clip(np.stack(planes, axis=2), 0, 255), pitch)
 
 
 def _middles(exact: NDArray[np.float32], rows: int, columns: int, spread: float = 0.0) -> NDArray[np.float32]:
@@ -302,19 +314,19 @@ def _middles(exact: NDArray[np.float32], rows: int, columns: int, spread: float 
     return out
 
 
-def _misfit(image: NDArray[np.float32], dies: NDArray[np.float32]) -> tuple[float, Image.Resampling]:
+def _misfit(image: NDArray[np.float32], dies: NDArray[np.float32]) -> float:
     """How badly the dies, drawn again at the picture's size, explain it, relative to the picture's own edges.
 
     The best of three ways of drawing counts: flat dies, and dies smoothed into each other in two ways.
-
-    Returns:
-        the misfit, and the way that fits best.
     """
-    size = (image.shape[1], image.shape[0])
     edges = float(np.abs(np.diff(image, axis=0)).sum() + np.abs(np.diff(image, axis=1)).sum())
-    small = Image.fromarray(dies)
-    misfits = [float(np.abs(image - np.asarray(small.resize(size, way))).sum()) for way in _WAYS]
-    return min(misfits) / max(edges, 1.0), _WAYS[misfits.index(min(misfits))]
+    return min(_deviation(image, dies, way) for way in _WAYS) / max(edges, 1.0)
+
+
+def _deviation(image: NDArray[np.float32], dies: NDArray[np.float32], way: Image.Resampling) -> float:
+    """The sum of absolute differences between a picture and its dies drawn again at its size."""
+    again = Image.fromarray(dies).resize((image.shape[1], image.shape[0]), way)
+    return float(np.abs(image - np.asarray(again)).sum())
 
 
 def _snap(dies: NDArray[np.float32], outside: Colour, found: _Sampled | None) -> Grid:
