@@ -14,7 +14,7 @@ from typing import Final
 
 import aiohttp
 
-from fabwafer.modelcard import default_model
+from fabwafer.modelcard import ModelRefusedError, default_model
 from fabwafer.records import migrate
 from fabwafer.system import CAMERA_FILE, SYSTEM_FILE, System, sqlite_url, write_system
 from fabwafer_local import nats, torchserve
@@ -105,11 +105,14 @@ class Stack:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._start_model_server(spec, http))
                     group.create_task(self._start_bus(http))
-            except* PartFailedError as failed:
+            except* (PartFailedError, StackError) as failed:
                 raise failed.exceptions[0] from None
 
     async def _start_model_server(self, preparing: Awaitable[ServerSpec], http: aiohttp.ClientSession) -> None:
-        spec = await preparing
+        try:
+            spec = await preparing
+        except (ModelRefusedError, RuntimeError) as error:
+            raise StackError(f"the model server cannot start: {error}") from None
         (self._directory / TEMPORARY_FILE).write_text(str(spec.temporary))
         await self._supervisor.start(
             Part(
