@@ -1,6 +1,6 @@
 """Records to test with, in SQLite and in PostgreSQL, and messages to store in them.
 
-A test module uses the fixtures by `pytest_plugins = ["tests.postgres", "tests.records_fixtures"]`.
+tests/conftest.py makes the fixtures known to every test.
 """
 
 import shutil

@@ -7,8 +7,6 @@ from fabwafer.messages import Topic, read_device_prediction
 from fabwafer.records import ReceivedPrediction, Records
 from tests.records_fixtures import CAPTURED, said, the_record
 
-pytest_plugins = ["tests.postgres", "tests.records_fixtures"]
-
 
 def test_a_defect_alerts_once_however_often_it_is_received(records: Records) -> None:
     assert records.store_predictions([said("Loc"), said("Loc", sequence=2)]).alerts == [("fab1", "Loc")]

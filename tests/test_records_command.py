@@ -11,8 +11,6 @@ import pytest
 from fabwafer.records import Records, migrate
 from tests.records_fixtures import CAPTURED, said, shot
 
-pytest_plugins = ["tests.postgres", "tests.records_fixtures"]
-
 COUNTS = {"rows": 30, "columns": 28, "passed": 600, "failed": 40, "regions": 3, "largest": 31}
 
 

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from fabwafer.records import ReceivedPrediction, Records, Shot, WaferRecord
 from tests.records_fixtures import empty, said, shot
 
-pytest_plugins = ["tests.postgres", "tests.records_fixtures"]
-
 Message = Shot | ReceivedPrediction
 
 names = st.sampled_from(["a", "b"])

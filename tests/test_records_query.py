@@ -7,8 +7,6 @@ import pytest
 from fabwafer.records import Records, UnknownWaferError
 from tests.records_fixtures import CAPTURED, said, shot, the_record
 
-pytest_plugins = ["tests.postgres", "tests.records_fixtures"]
-
 
 def current_model(records: Records) -> tuple[str, str] | None:
     current = the_record(records).current

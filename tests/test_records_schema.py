@@ -15,8 +15,6 @@ from fabwafer.records import Records, RecordsUnavailableError, SchemaError, migr
 from fabwafer.records.engine import connect, writing
 from fabwafer.records.tables import SCHEMA, metadata
 
-pytest_plugins = ["tests.postgres", "tests.records_fixtures"]
-
 
 def check(url: str) -> None:
     with Records(url) as records:

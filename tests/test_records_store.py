@@ -8,8 +8,6 @@ from fabwafer.messages import Topic, read_device_prediction, read_image
 from fabwafer.records import ReceivedPrediction, Records, Shot
 from tests.records_fixtures import CAPTURED, said, shot, the_record
 
-pytest_plugins = ["tests.postgres", "tests.records_fixtures"]
-
 COUNTS = {"rows": 30, "columns": 28, "passed": 600, "failed": 40, "regions": 3, "largest": 31}
 
 

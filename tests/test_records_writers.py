@@ -10,8 +10,6 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from fabwafer.records import Records
 from tests.records_fixtures import said, shot
 
-pytest_plugins = ["tests.postgres", "tests.records_fixtures"]
-
 WAFERS = 200
 
 

@@ -6,20 +6,18 @@ from typing import Final, TypeVar
 
 import structlog
 from nats.aio.msg import Msg
-from pydantic import ValidationError
 
 from fabwafer.messages import Image, Prediction
-from fabwafer.records import ReceivedPrediction, Records, Shot, StoredPredictions
+from fabwafer.records import ReceivedPrediction, Records, RecordsUnavailableError, Shot, StoredPredictions
 from fabwafer_bridge import dead, metrics, streams
 from fabwafer_bridge.intake import RECEIVED, SEQUENCE
-from fabwafer_bridge.publisher import Outgoing, Publisher
+from fabwafer_bridge.publisher import Publisher
 from fabwafer_bridge.puller import Puller
 
 BATCH: Final = 256
 LONGEST_PAUSE: Final = 5.0
 
 Row = TypeVar("Row")
-Stored = TypeVar("Stored")
 
 log = structlog.get_logger()
 
@@ -38,42 +36,64 @@ class Record:
         self._publisher = publisher
         self._lock = lock
 
-    async def run(self, read: Callable[[Msg], Row], store: Callable[[Sequence[Row]], Stored]) -> None:
+    async def run(self, read: Callable[[Msg], Row], store: Callable[[Sequence[Row]], object]) -> None:
         """Stores rows as long as messages come; acknowledged when they are committed.
 
         Args:
-            read: Makes a row of a message; raises ValidationError when it is none.
+            read: Makes a row of a message; raises ValueError when it is none.
             store: Writes rows in one transaction; called in a thread.
         """
         while True:
             batch = await self._puller.batch(BATCH)
             async with self._puller.kept(batch):
-                rows = []
+                rows: list[tuple[Msg, Row]] = []
                 for message in batch:
                     if message.metadata.num_delivered and message.metadata.num_delivered > 1:
                         metrics.REDELIVERIES.labels(streams.RECORD).inc()
                     try:
-                        rows.append(read(message))
-                    except ValidationError as error:
-                        await self._publisher.store([_unreadable(message, error)])
-                        metrics.MESSAGES.labels(streams.RECORD, "dead").inc()
+                        rows.append((message, read(message)))
+                    except ValueError as error:
+                        await self._refuse(message, f"expected a message as the bridge writes it: {error}")
                 if rows:
                     await self._stored(rows, store)
 
-    async def _stored(self, rows: Sequence[Row], store: Callable[[Sequence[Row]], Stored]) -> Stored:
+    async def _stored(self, rows: Sequence[tuple[Msg, Row]], store: Callable[[Sequence[Row]], object]) -> None:
+        """Stores rows together; where the database refuses them for what they are, each alone, so that one is found."""
         pause = 0.1
         while True:
             try:
                 async with self._lock:
-                    stored = await asyncio.to_thread(store, rows)
-            except Exception as error:
+                    await asyncio.to_thread(store, [row for _, row in rows])
+            except RecordsUnavailableError as error:
                 log.warning("not recorded yet", rows=len(rows), reason=str(error)[:300], pause=pause)
                 metrics.MESSAGES.labels(streams.RECORD, "retried").inc(len(rows))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
+            except Exception as error:  # the database is there, so the fault is in a row
+                if len(rows) == 1:
+                    await self._refuse(rows[0][0], f"the records refuse it: {error}")
+                    return
+                for row in rows:
+                    await self._stored([row], store)
+                return
             else:
                 metrics.MESSAGES.labels(streams.RECORD, "passed").inc(len(rows))
-                return stored
+                return
+
+    async def _refuse(self, message: Msg, reason: str) -> None:
+        letter = dead.letter(
+            streams.RECORD,
+            subject=message.subject,
+            origin=message.subject,
+            payload=message.data,
+            reason=reason,
+            message_id=f"{message.metadata.stream}:{message.metadata.sequence.stream}",
+            headers=message.headers or {},
+        )
+        await self._publisher.store([letter])
+        log.warning("refused", subject=message.subject, reason=reason)
+        metrics.DEAD_LETTERS.labels("refused_by_records").inc()
+        metrics.MESSAGES.labels(streams.RECORD, "dead").inc()
 
 
 def read_shot(message: Msg) -> Shot:
@@ -115,15 +135,3 @@ def store_predictions(records: Records, raised: Callable[[], None]) -> Callable[
 def _receipt(message: Msg, otherwise: int) -> tuple[int, int]:
     headers = message.headers or {}
     return int(headers.get(RECEIVED, otherwise)), int(headers.get(SEQUENCE, 0))
-
-
-def _unreadable(message: Msg, error: ValidationError) -> Outgoing:
-    return dead.letter(
-        streams.RECORD,
-        subject=message.subject,
-        origin=message.subject,
-        payload=message.data,
-        reason=f"expected a message as the bridge writes it, got one with {error.error_count()} errors",
-        message_id=f"{message.metadata.stream}:{message.metadata.sequence.stream}",
-        headers={},
-    )
