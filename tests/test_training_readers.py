@@ -13,11 +13,14 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from fabwafer.records import Records, migrate
 from fabwafer.synthetic import sample
+from fabwafer.wafermap import encode
 from fabwafer_training.commands.data import app
-from fabwafer_training.dataset import DataError, Dataset
+from fabwafer_training.dataset import DataError, Dataset, joined
 from fabwafer_training.readers import read
 from fabwafer_training.readers.npz import write_npz
+from tests.records_fixtures import CAPTURED, shot
 
 MAPS = sample(8, 18)
 LABELLED = 15
@@ -261,3 +264,42 @@ def test_a_source_that_is_not_there_is_refused(source: str) -> None:
     result = CliRunner().invoke(app, ["show", source])
     assert result.exit_code == 1
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_reviewed_wafers_are_read_with_the_last_word_and_their_lots(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    migrate(url)
+    grids = {f"img{number}": grid for number, (_, grid) in enumerate(MAPS[:5])}
+    with Records(url) as records:
+        records.store_shots(
+            [
+                shot(
+                    encode(grid),
+                    sequence=number,
+                    imgid=imgid,
+                    timestamp=CAPTURED + number * 86_400_000,
+                    lot="L7" if number < 2 else None,
+                )
+                for number, (imgid, grid) in enumerate(grids.items())
+            ]
+        )
+        for imgid, label in [("img0", "Loc"), ("img1", "Scratch"), ("img0", "Center"), ("img2", "none")]:
+            records.add_review("fab1", "cam1", imgid, label=label, reviewer="ann")
+        records.add_review("fab1", "cam1", "img3", label="not-a-wafer", reviewer="ann")
+    data = read(f"records:{url}")
+    assert data.labels.tolist() == ["Center", "Scratch", "none"]
+    assert data.groups.tolist() == ["fab1/lot/L7", "fab1/lot/L7", "fab1/cam1/2023-11-16"]
+    for found, grid in zip(data.grids, grids.values(), strict=False):
+        np.testing.assert_array_equal(found, grid)
+
+
+def test_records_that_are_not_there_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the records: "):
+        read(f"records:sqlite:///{tmp_path / 'none.db'}")
+
+
+def test_joined_data_keeps_groups_of_the_same_name_apart() -> None:
+    first, second = read("synthetic:18:0"), read("synthetic:9:0")
+    both = joined(first, second)
+    assert len(both) == 27
+    assert len(set(both.groups.tolist())) == 3

@@ -64,3 +64,13 @@ def digest_grid(grid: NDArray[np.uint8]) -> bytes:
     """Returns the SHA-256 of a die grid's shape and dies."""
     rows, columns = grid.shape
     return hashlib.sha256(f"{rows}x{columns}:".encode() + np.ascontiguousarray(grid).tobytes()).digest()
+
+
+def joined(first: Dataset, second: Dataset) -> Dataset:
+    """Returns the maps of both; their groups stay apart."""
+    return Dataset(
+        f"{first.name} and {second.name}",
+        [*first.grids, *second.grids],
+        np.concatenate([first.labels, second.labels]),
+        np.array([f"{data.name}: {group}" for data in (first, second) for group in data.groups.tolist()]),
+    )

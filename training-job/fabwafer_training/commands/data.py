@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Convert labelled wafer maps, and show what is in them.")
 
-_Source = Annotated[str, typer.Argument(help="A .npz, .pkl or .mat file, a folder of pictures, or synthetic:N.")]
+_Source = Annotated[
+    str, typer.Argument(help="A .npz, .pkl or .mat file, a folder of pictures, synthetic:N, or records.")
+]
 
 
 @app.command()

@@ -14,7 +14,9 @@ app = typer.Typer()
 
 @app.command()
 def train(
-    data: Annotated[str, typer.Argument(help="A .npz, .pkl or .mat file, a folder of pictures, or synthetic:N.")],
+    data: Annotated[
+        str, typer.Argument(help="A .npz, .pkl or .mat file, a folder of pictures, synthetic:N, or records.")
+    ],
     out: Annotated[Path, typer.Option(help="The model's folder. A run that was killed goes on from here.")],
     *,
     rounds: Annotated[int, typer.Option(min=1, help="How often to draw maps and train on them.")] = 44,

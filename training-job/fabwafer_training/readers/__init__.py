@@ -9,7 +9,8 @@ def read(source: str) -> Dataset:
     """Reads labelled wafer maps in any form that has a reader.
 
     Args:
-        source: A file or folder, or `synthetic:N` for N maps of the generator (`synthetic:N:SEED` with another seed).
+        source: A file or folder; `synthetic:N` for N maps of the generator (`synthetic:N:SEED` with another seed);
+            `records` for the reviewed wafers of the running system, `records:URL` for those of other records.
 
     Raises:
         DataError: There is nothing to read, or it is not in the form it seems to be in.
@@ -18,6 +19,8 @@ def read(source: str) -> Dataset:
         from fabwafer_training.readers.synthetic import read_synthetic
 
         return read_synthetic(source)
+    if source == "records" or source.startswith("records:"):
+        return _read_records(source.partition(":")[2])
     path = Path(source)
     if path.is_dir():
         from fabwafer_training.readers.folder import read_folder
@@ -40,5 +43,16 @@ def read(source: str) -> Dataset:
             return read_matlab(path)
         case _:
             raise DataError(
-                f"{path}: expected a folder of train/<class>/*.png, or a file .npz, .pkl or .mat, or synthetic:N"
+                f"{path}: expected a folder of train/<class>/*.png, or a file .npz, .pkl or .mat, "
+                "synthetic:N or records"
             )
+
+
+def _read_records(url: str) -> Dataset:
+    from fabwafer.system import SystemNotFoundError, address
+    from fabwafer_training.readers.reviewed import read_reviewed
+
+    try:
+        return read_reviewed(url or address("database_url", None))
+    except SystemNotFoundError as error:
+        raise DataError(str(error)) from None

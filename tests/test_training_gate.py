@@ -1,0 +1,77 @@
+"""The gate lets a candidate through only when it is no worse than the champion, and names what is worse."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fabwafer_training.gate import Limits, Verdict, judge
+
+CLASSES = ["Center", "Scratch", "none"]
+TARGETS = np.repeat(np.arange(3), 200)
+
+
+def answers(recalls: dict[str, float], mistaken_for: str = "none") -> NDArray[np.float32]:
+    """Probabilities of a model with these recalls; the first maps of a class are those it gets wrong."""
+    guessed = TARGETS.copy()
+    for number, name in enumerate(CLASSES):
+        wrong = round(200 * (1 - recalls.get(name, 1.0)))
+        guessed[200 * number : 200 * number + wrong] = CLASSES.index(mistaken_for)
+    return np.eye(3, dtype=np.float32)[guessed]
+
+
+def verdict(champion: NDArray[np.float32], candidate: NDArray[np.float32], limits: Limits | None = None) -> Verdict:
+    return judge(champion, candidate, TARGETS, classes=CLASSES, limits=limits or Limits())
+
+
+def test_a_candidate_that_is_the_same_passes() -> None:
+    same = answers({"Scratch": 0.99, "Center": 0.99})
+    found = verdict(same, same)
+    assert found.decided
+    assert found.passed
+    assert found.reasons == []
+    assert found.macro_f1_difference == (0, 0, 0)
+
+
+def test_a_better_candidate_passes() -> None:
+    found = verdict(answers({"Scratch": 0.90}, "Center"), answers({"Scratch": 0.99}, "Center"))
+    assert found.passed
+    assert found.macro_f1_difference[0] > 0
+
+
+def test_a_class_that_was_forgotten_is_refused_by_name_and_figures() -> None:
+    found = verdict(answers({}), answers({"Scratch": 0.80}, "Center"))
+    assert found.decided
+    assert not found.passed
+    assert "Scratch: recall fell from 1.000 to 0.800, allowed is 0.030" in found.reasons
+    assert "Scratch: recall 0.800 is below 0.850" in found.reasons
+    assert any(reason.startswith("macro-F1 0.9") for reason in found.reasons)
+
+
+def test_defects_called_none_are_refused() -> None:
+    found = verdict(answers({"Scratch": 0.97, "Center": 0.97}), answers({"Scratch": 0.97, "Center": 0.97}))
+    assert found.reasons == ["3.00% of defects are called none, allowed is 2.00%"]
+
+
+def test_limits_are_settings() -> None:
+    champion = answers({"Scratch": 0.97, "Center": 0.97})
+    assert verdict(champion, champion, Limits(missed_as_none=0.05)).passed
+    assert not verdict(champion, champion, Limits(missed_as_none=0.05, recall_floor=0.98)).passed
+
+
+def test_a_small_gold_set_leaves_it_to_a_person() -> None:
+    rows = np.concatenate([200 * number + np.arange(29 if number == 1 else 100) for number in range(3)])
+    right = answers({})[rows]
+    found = judge(right, right, TARGETS[rows], classes=CLASSES, limits=Limits())
+    assert not found.decided
+    assert not found.passed
+    assert found.reasons == ["the gold set is too small to decide: expected 30 maps a class, found Scratch 29"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interval_holds_the_difference_and_repeats(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    first, second = (np.eye(3)[np.where(random.random(600) < 0.1, random.integers(0, 3, 600), TARGETS)] for _ in "ab")
+    found = verdict(first.astype(np.float32), second.astype(np.float32))
+    difference, low, high = found.macro_f1_difference
+    assert low < difference < high
+    assert found == verdict(first.astype(np.float32), second.astype(np.float32))

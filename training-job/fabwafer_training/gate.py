@@ -1,0 +1,122 @@
+"""The gate: whether a candidate may take the champion's place, decided on a gold set neither was trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fabwafer_training.metrics import measure
+
+_DRAWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the gate holds a candidate to.
+
+    Attributes:
+        maps_per_class: Gold maps that a class needs before the gate decides anything.
+        macro_f1_fall: The lower bound of the difference in macro-F1 may be this far below zero.
+        recall_fall: How far any class's recall may fall below the champion's.
+        recall_floor: Any class's lowest recall.
+        missed_as_none: The largest share of defects called none.
+    """
+
+    maps_per_class: int = 30
+    macro_f1_fall: float = 0.005
+    recall_fall: float = 0.03
+    recall_floor: float = 0.85
+    missed_as_none: float = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate says.
+
+    Attributes:
+        decided: False when the gold set is too small: then a person decides.
+        passed: Whether the candidate may be promoted by rule; never when not decided.
+        reasons: A sentence with the class and the figures for each limit that was not met, or for what is missing.
+        macro_f1_difference: Candidate less champion: the difference, and the lower and upper end of its 95 % interval.
+    """
+
+    decided: bool
+    passed: bool
+    reasons: list[str]
+    macro_f1_difference: tuple[float, float, float]
+    limits: Limits
+
+
+def judge(
+    champion: NDArray[np.float32],
+    candidate: NDArray[np.float32],
+    targets: NDArray[np.intp],
+    *,
+    classes: Sequence[str],
+    limits: Limits,
+    seed: int = 0,
+) -> Verdict:
+    """Compares two models on the same gold maps.
+
+    Args:
+        champion: Its probabilities, [n, classes].
+        candidate: Its probabilities, [n, classes].
+        targets: The numbers of the true classes, [n].
+        classes: The class names.
+        limits: What to hold the candidate to.
+        seed: Decides the bootstrap's draws.
+    """
+    old, new = champion.argmax(axis=1), candidate.argmax(axis=1)
+    before, after = measure(champion, targets, classes), measure(candidate, targets, classes)
+    low, high = _difference_interval(old, new, targets, len(classes), seed)
+    difference = after["macro_f1"] - before["macro_f1"], low, high
+    small = {
+        name: figures["support"]
+        for name, figures in after["per_class"].items()
+        if figures["support"] < limits.maps_per_class
+    }
+    if small:
+        listed = ", ".join(f"{name} {count}" for name, count in small.items())
+        reason = f"the gold set is too small to decide: expected {limits.maps_per_class} maps a class, found {listed}"
+        return Verdict(False, False, [reason], difference, limits)
+    reasons = []
+    if low < -limits.macro_f1_fall:
+        reasons.append(
+            f"macro-F1 {after['macro_f1']:.4f} against the champion's {before['macro_f1']:.4f}: the 95 % lower bound "
+            f"of the difference is {low:+.4f}, allowed is {-limits.macro_f1_fall:+.4f}"
+        )
+    for name in classes:
+        was, now = before["per_class"][name]["recall"], after["per_class"][name]["recall"]
+        if was - now > limits.recall_fall:
+            reasons.append(f"{name}: recall fell from {was:.3f} to {now:.3f}, allowed is {limits.recall_fall:.3f}")
+        if now < limits.recall_floor:
+            reasons.append(f"{name}: recall {now:.3f} is below {limits.recall_floor:.3f}")
+    if after.get("missed_as_none", 0.0) > limits.missed_as_none:
+        missed = after["missed_as_none"]
+        reasons.append(f"{missed:.2%} of defects are called none, allowed is {limits.missed_as_none:.2%}")
+    return Verdict(True, not reasons, reasons, difference, limits)
+
+
+def _difference_interval(
+    old: NDArray[np.intp], new: NDArray[np.intp], targets: NDArray[np.intp], classes: int, seed: int
+) -> tuple[float, float]:
+    """The 95 % interval of the difference in macro-F1: both models on the same maps drawn with replacement.
+
+    Drawn class by class, so that no draw loses a rare class.
+    """
+    random = np.random.default_rng(seed)
+    rows_of = [np.flatnonzero(targets == number) for number in range(classes)]
+    differences = np.empty(_DRAWS)
+    for draw in range(_DRAWS):
+        rows = np.concatenate([random.choice(rows, len(rows)) for rows in rows_of if len(rows)])
+        differences[draw] = _macro_f1(new[rows], targets[rows], classes) - _macro_f1(old[rows], targets[rows], classes)
+    low, high = np.quantile(differences, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _macro_f1(guessed: NDArray[np.intp], targets: NDArray[np.intp], classes: int) -> float:
+    right = np.bincount(targets[guessed == targets], minlength=classes)
+    support, called = np.bincount(targets, minlength=classes), np.bincount(guessed, minlength=classes)
+    occurs = support > 0
+    return float((2 * right[occurs] / (support[occurs] + called[occurs])).mean())

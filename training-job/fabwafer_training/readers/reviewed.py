@@ -1,0 +1,47 @@
+"""The wafers that people reviewed, from the records: the newest image of each, with the last word on it."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+
+from fabwafer.defects import NOT_A_WAFER
+from fabwafer.records import Records, RecordsUnavailableError, SchemaError
+from fabwafer.wafermap import BadImageError, NotAWaferMapError, decode
+from fabwafer_training.dataset import DataError, Dataset
+
+
+def read_reviewed(url: str) -> Dataset:
+    """Reads the reviewed wafers of the records. They are grouped by lot, else by camera and day.
+
+    Wafers whose image is no longer kept, or that were reviewed as no wafer map, are left out.
+
+    Args:
+        url: The SQLAlchemy URL of the records.
+
+    Raises:
+        DataError: The records cannot be read, or a reviewed image is no wafer map.
+    """
+    grids, labels, groups = [], [], []
+    try:
+        with Records(url) as records:
+            records.check()
+            for wafer in records.wafers():
+                if wafer.review is None or wafer.review.label == NOT_A_WAFER:
+                    continue
+                image = records.image(wafer.fab, wafer.camera, wafer.imgid)
+                if image is None:
+                    continue
+                try:
+                    grids.append(decode(image))
+                except (BadImageError, NotAWaferMapError) as error:
+                    raise DataError(
+                        f"the records: {wafer.fab}/{wafer.camera}/{wafer.imgid} was reviewed as "
+                        f"{wafer.review.label}, but its image cannot be used: {error}"
+                    ) from None
+                labels.append(wafer.review.label)
+                day = datetime.fromtimestamp(wafer.timestamp / 1000, UTC).date()
+                lot = wafer.context.get("lot")
+                groups.append(f"{wafer.fab}/lot/{lot}" if lot else f"{wafer.fab}/{wafer.camera}/{day}")
+    except (RecordsUnavailableError, SchemaError) as error:
+        raise DataError(f"the records: {error}") from None
+    return Dataset("reviewed", grids, np.array(labels, dtype=np.str_), np.array(groups, dtype=np.str_))
