@@ -52,8 +52,13 @@ class Webhook:
             headers[TIMESTAMP] = str(int(time.time()))
             headers[SIGNATURE] = signature(self._secret, headers[TIMESTAMP], body)
         try:
+            # A redirect is not followed: that would be a GET without the alert, perhaps of a page to sign in on.
             async with self._session.post(
-                self._url, data=body, headers=headers, timeout=aiohttp.ClientTimeout(total=10)
+                self._url,
+                data=body,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=10),
+                allow_redirects=False,
             ) as response:
                 if not 200 <= response.status < 300:
                     raise WebhookError(f"{response.status} {response.reason} from {self._url}")
