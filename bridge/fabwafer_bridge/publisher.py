@@ -1,18 +1,19 @@
 """Publishing into streams: a message counts as sent when the stream says that it is stored."""
 
 import asyncio
+import itertools
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import ConnectionReconnectingError, MaxPayloadError
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError
-from nats.js import JetStreamContext
-from nats.js.api import PubAck
-from nats.js.errors import APIError
+from nats.js.errors import APIError, NoStreamResponseError
 
 PUBACK_TIMEOUT: Final = 5.0
 FIRST_PAUSE: Final = 0.05
@@ -37,11 +38,21 @@ class NeverStoredError(RuntimeError):
 
 
 class Publisher:
-    """Stores messages in streams, trying for as long as it takes."""
+    """Stores messages in streams, trying for as long as it takes.
 
-    def __init__(self, client: Client, js: JetStreamContext) -> None:
+    nats-py's own `publish_async` is not used (2.16): an error that the stream answers with leaves its future open, so
+    that it looks like silence, and each publish that fails takes one of 4,000 places away for good.
+
+    Args:
+        client: The connection to the bus.
+    """
+
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._js = js
+        self._inbox: str = client.new_inbox()
+        self._numbers = itertools.count()
+        self._open: dict[str, asyncio.Future[BaseException | None]] = {}
+        self._listening: asyncio.Task[Any] | None = None
 
     async def store(self, messages: Sequence[Outgoing]) -> list[NeverStoredError | None]:
         """Returns when each message is stored, or known to be one that never can be.
@@ -74,30 +85,45 @@ class Publisher:
         return results
 
     async def _attempt(self, messages: Sequence[Outgoing]) -> list[BaseException | None]:
-        futures: list[asyncio.Future[PubAck] | BaseException] = []
-        for message in messages:
-            try:
-                futures.append(
-                    await self._js.publish_async(
-                        message.subject, message.payload, wait_stall=PUBACK_TIMEOUT, headers=dict(message.headers)
+        """Tries each message once; returns for each None when it is stored, or why it is not."""
+        await self._listen()
+        # A client that is not connected would keep them, and publish them once for each try when it is again.
+        if not self._client.is_connected:
+            return [ConnectionReconnectingError()] * len(messages)
+        futures: dict[str, asyncio.Future[BaseException | None]] = {}
+        try:
+            for message in messages:
+                reply = f"{self._inbox}.{next(self._numbers)}"
+                future = self._open[reply] = futures[reply] = asyncio.get_running_loop().create_future()
+                try:
+                    await self._client.publish(
+                        message.subject, message.payload, reply=reply, headers=dict(message.headers)
                     )
+                except (NatsError, OSError) as error:
+                    future.set_result(_verdict(error))
+            await asyncio.wait(futures.values(), timeout=PUBACK_TIMEOUT)
+        finally:
+            for reply in futures:
+                del self._open[reply]
+        return [
+            future.result() if future.done() else TimeoutError(f"no answer within {PUBACK_TIMEOUT:g} s")
+            for future in futures.values()
+        ]
+
+    async def _listen(self) -> None:
+        if self._listening is None:
+            # One task for all who come at once: none may publish before there is somebody to hear the answer.
+            self._listening = asyncio.create_task(
+                self._client.subscribe(
+                    f"{self._inbox}.*", cb=self._answered, pending_msgs_limit=-1, pending_bytes_limit=-1
                 )
-            except (NatsError, TimeoutError, OSError) as error:
-                futures.append(_verdict(error))
-        pending = [future for future in futures if isinstance(future, asyncio.Future)]
-        if pending:
-            await asyncio.wait(pending, timeout=PUBACK_TIMEOUT)
-        outcomes: list[BaseException | None] = []
-        for future in futures:
-            if not isinstance(future, asyncio.Future):
-                outcomes.append(future)
-            elif not future.done():
-                future.cancel()
-                outcomes.append(TimeoutError(f"no answer within {PUBACK_TIMEOUT:g} s"))
-            else:
-                failure = future.exception()
-                outcomes.append(None if failure is None else _verdict(failure))
-        return outcomes
+            )
+        await asyncio.shield(self._listening)
+
+    async def _answered(self, message: Msg) -> None:
+        future = self._open.get(message.subject)
+        if future is not None and not future.done():  # else the answer came too late, and the message was sent again
+            future.set_result(_refusal(message))
 
     async def announce(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
         """Publishes to whoever listens now. Its record is stored already, so a lost one is no lost prediction."""
@@ -105,6 +131,15 @@ class Publisher:
             await self._client.publish(subject, payload, headers=headers)
         except (NatsError, OSError) as error:
             log.warning("not announced", subject=subject, reason=repr(error))
+
+
+def _refusal(message: Msg) -> BaseException | None:
+    if not message.data:  # the server says itself, in a header, that nobody listens on the subject
+        return NoStreamResponseError()
+    error = json.loads(message.data).get("error")
+    if error is None:
+        return None
+    return _verdict(APIError(error.get("code"), error.get("description"), error.get("err_code")))
 
 
 def _verdict(error: BaseException) -> BaseException:

@@ -67,7 +67,7 @@ class Bridge:
             stack.push_async_callback(_close, client)
             js = client.jetstream(timeout=5)
             await _laid(js, settings)
-            publisher = Publisher(client, js)
+            publisher = Publisher(client)
             lock = asyncio.Lock()
             if "alert" in self._roles or "record" in self._roles:
                 records = await _opened(settings.database_url)
