@@ -5,7 +5,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,8 @@ class System:
     bridge: Bridge
     records: Records
     fleet: Fleet
+    durables: Sequence[tuple[str, str]] = DURABLES
+    """Stream and name of the consumers that a message passes."""
 
     @asynccontextmanager
     async def under_load(self, images: list[Image], *, rate: float | None = None) -> AsyncIterator[None]:
@@ -68,7 +70,7 @@ class System:
         before: object = None
         async with self.jetstream() as js:
             while True:
-                waiting = await _waiting(js)
+                waiting = await _waiting(js, self.durables)
                 if waiting is not None and not any(waiting.values()):
                     return
                 if waiting != before:
@@ -93,10 +95,10 @@ class System:
             await client.close()
 
 
-async def _waiting(js: JetStreamContext) -> dict[str, int] | None:
+async def _waiting(js: JetStreamContext, durables: Sequence[tuple[str, str]]) -> dict[str, int] | None:
     """How many messages wait for each durable; None while the bus does not say."""
     waiting = {}
-    for stream, durable in DURABLES:
+    for stream, durable in durables:
         try:
             info = await js.consumer_info(stream, durable)
         except (NatsError, TimeoutError):
