@@ -16,6 +16,9 @@ PID_FILE: Final = ".model_server.pid"
 """Where TorchServe's launcher notes the Java process, in the temporary directory; noted there here as well."""
 
 JVM_OPTIONS: Final = (
+    # Java only passes bodies on to Python. The quick compiler alone took 0.3 ms of processor for a request where both
+    # took 0.9 in their first thousands, and 1 s less until the start; the small heap and its simple collector suffice.
+    "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
     "-Xms64m",
     "-Xmx512m",
