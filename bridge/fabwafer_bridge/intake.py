@@ -1,7 +1,9 @@
 """The intake: checks each message once, and passes it on to the stream of its kind or to the dead letters."""
 
+import asyncio
 import hashlib
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -20,6 +22,9 @@ SOURCE: Final = "Fabwafer-Source"
 MESSAGE_ID: Final = "Nats-Msg-Id"
 
 BATCH: Final = 256
+ENOUGH: Final = 4000
+"""Images in IMAGES above which no more are passed on for now; some seconds of work for one model server."""
+LOOK_EVERY: Final = 0.25
 CORE_SUBJECTS: Final = ("fabwafer.*.*.img.*", "fabwafer.*.*.prediction.*")
 
 log = structlog.get_logger()
@@ -78,19 +83,42 @@ def _digest(data: bytes) -> str:
 
 
 class Intake:
-    """Takes what devices published: from `$MQTT_msgs` with acknowledgement, and best effort from the core."""
+    """Takes what devices published: from `$MQTT_msgs` with acknowledgement, and best effort from the core.
 
-    def __init__(self, client: Client, puller: Puller, publisher: Publisher) -> None:
+    Args:
+        client: The connection to the bus.
+        puller: Messages of `$MQTT_msgs`.
+        publisher: Stores what passes, and dead letters.
+        behind: Tells how many images wait in IMAGES.
+    """
+
+    def __init__(
+        self, client: Client, puller: Puller, publisher: Publisher, behind: Callable[[], Awaitable[int]]
+    ) -> None:
         self._client = client
         self._puller = puller
         self._publisher = publisher
+        self._behind = behind
+        self._looked = 0.0
 
     async def run(self) -> None:
         """Passes on what QoS 1 publishers were given a PUBACK for; acknowledged when it is stored further on."""
         while True:
+            await self._until_room()
             batch = await self._puller.batch(BATCH)
             async with self._puller.kept(batch):
                 await self._pass_on([_checked_mqtt(message) for message in batch])
+
+    async def _until_room(self) -> None:
+        """Waits while the consumers behind have enough to do: under flood they need the processor more.
+
+        What waits does so in `$MQTT_msgs`, which says so to the devices when it is full.
+        """
+        if time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        while await self._behind() > ENOUGH:  # noqa: ASYNC110 - the bus tells only who asks
+            await asyncio.sleep(LOOK_EVERY)
+        self._looked = time.monotonic()
 
     async def listen(self) -> None:
         """Begins to take what native publishers and those with QoS 0 send, as far as it arrives."""

@@ -39,6 +39,14 @@ async def measure(js: JetStreamContext) -> None:
         metrics.OLDEST_UNACKNOWLEDGED.labels(label).set(age)
 
 
+async def waiting_images(js: JetStreamContext) -> int:
+    """Tells how many images wait in IMAGES to be classified or recorded; 0 when the bus does not say."""
+    try:
+        return (await js.stream_info(streams.IMAGES)).state.messages
+    except (NatsError, TimeoutError):
+        return 0
+
+
 async def _age(js: JetStreamContext, stream: str, sequence: int) -> float:
     """Age in seconds of the first message from a sequence on."""
     message = await js.get_msg(stream, sequence, next=True, subject=">")

@@ -93,7 +93,7 @@ class Bridge:
                     self._start(classify.run())
             if "intake" in self._roles:
                 puller = await self._pull(client, streams.MQTT, streams.INTAKE, window=1024)
-                intake = Intake(client, puller, publisher)
+                intake = Intake(client, puller, publisher, lambda: lag.waiting_images(js))
                 await intake.listen()
                 for _ in range(AT_ONCE):
                     self._start(intake.run())

@@ -19,6 +19,8 @@ def bridge(
 
     Settings come from the environment, as FABWAFER_NATS_URL and so on.
     """
+    import uvloop
+
     from fabwafer_bridge.logs import configure
     from fabwafer_bridge.service import Bridge
     from fabwafer_bridge.settings import ROLES, BridgeSettings
@@ -36,4 +38,4 @@ def bridge(
             loop.add_signal_handler(number, stopping.set)
         await Bridge(BridgeSettings(), [role for role in ROLES if role in roles]).run(stopping)
 
-    asyncio.run(run())
+    uvloop.run(run())
