@@ -56,6 +56,8 @@ class ModelCard(_Part):
 
     Attributes:
         classes: The class names in the order of the network's outputs.
+        files: What serves, by variant.
+        weights: What training goes on from; serving never reads it.
         temperature: The logits are divided by it before the softmax, which makes the probabilities calibrated.
         thresholds: For each class, the probability below which a prediction of it goes to review.
         review_error_rate: The error rate that the thresholds were chosen for.
@@ -70,6 +72,7 @@ class ModelCard(_Part):
     input: InputSpec
     embedding_size: int = Field(gt=0)
     files: dict[Variant, ModelFile]
+    weights: ModelFile | None = None
     temperature: float = Field(gt=0)
     thresholds: dict[str, float]
     review_error_rate: float = Field(ge=0, le=1)
@@ -91,7 +94,9 @@ class ModelCard(_Part):
     @property
     def digest(self) -> str:
         """One SHA-256 (hexadecimal) for the model: over the card's canonical JSON, which holds its files' digests."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        canonical = json.dumps(
+            self.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        )
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -146,6 +151,15 @@ def read_verified(directory: Path, card: ModelCard, variant: Variant) -> bytes:
     entry = card.files.get(variant)
     if entry is None:
         raise ModelRefusedError(f"the model {card.name} {card.version} has no {variant} file")
+    return read_checked(directory, entry)
+
+
+def read_checked(directory: Path, entry: ModelFile) -> bytes:
+    """Reads a file and checks it against its entry.
+
+    Raises:
+        ModelRefusedError: It is missing, or its digest is not the entry's.
+    """
     path = directory / entry.name
     try:
         content = path.read_bytes()
@@ -163,8 +177,8 @@ def verify(directory: Path, card: ModelCard) -> None:
     Raises:
         ModelRefusedError: A file is missing or is not the one that the card was written for.
     """
-    for variant in card.files:
-        read_verified(directory, card, variant)
+    for entry in (*card.files.values(), *((card.weights,) if card.weights else ())):
+        read_checked(directory, entry)
 
 
 @lru_cache

@@ -1,19 +1,23 @@
-"""One training run from labelled maps to a model's folder."""
+"""A training run: from labelled maps to a model's folder."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from fabwafer.defects import SHIPPED_CLASSES
-from fabwafer.modelcard import ModelCard
+from fabwafer.modelcard import ModelCard, read_card
 from fabwafer_training.augment import draw_many
 from fabwafer_training.dataset import DataError, Dataset
+from fabwafer_training.network import Shape
 from fabwafer_training.package import Kept, package
 from fabwafer_training.splits import clean, kept_from_training
 from fabwafer_training.train import CHECKPOINT, Round, Settings, train
+from fabwafer_training.weights import read_weights
 
 LEAST_MAPS = 5
 """Maps that a class needs to be learned: below that, nothing of it would be left to measure on."""
@@ -25,62 +29,110 @@ def classes_of(data: Dataset) -> list[str]:
     return [name for name in SHIPPED_CLASSES if name in found] + sorted(found - set(SHIPPED_CLASSES))
 
 
-def train_model(
-    data: Dataset,
-    folder: Path,
-    settings: Settings,
-    about: dict[str, Any],
-    *,
-    tell: Callable[[str], None],
-    report: Callable[[Round], None],
-) -> ModelCard:
-    """Cleans and splits the maps, trains, calibrates, quantises, and writes the model and its card.
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Labelled maps ready for training: cleaned, with the classes in order, and which of the maps are kept aside."""
 
-    Run again after a kill with the same arguments, it goes on from the last finished round.
+    data: Dataset
+    classes: list[str]
+    kept: NDArray[np.bool_]
+
+    @property
+    def targets(self) -> NDArray[np.intp]:
+        """The class number of each map, [n]."""
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        return np.array([numbers[label] for label in self.data.labels.tolist()], dtype=np.intp)
+
+    def side(self, kept: bool) -> Dataset:
+        """Returns the maps that are kept aside, or those to train on."""
+        return self.data.subset(np.flatnonzero(self.kept == kept))
+
+
+def prepare(data: Dataset, seed: int, tell: Callable[[str], None]) -> Material:
+    """Leaves out what is conflicting or repeated, and keeps a fifth of the maps aside by group.
 
     Args:
         data: Labelled maps.
-        folder: Where to write; also holds the checkpoint while training.
-        settings: How to train.
-        about: The card's `name`, `version`, `description`, `limits`, `notice` and `citations`.
-        tell: Called with a sentence now and then.
-        report: Called after each round.
+        seed: Decides which groups are kept.
+        tell: Called with a sentence on what was left out.
 
     Raises:
-        DataError: There are fewer than two classes, or a class has too few maps.
+        DataError: There are fewer than two classes, or a class has too few maps or all of them in one group.
     """
     cleaned, left_out = clean(data)
     tell(
         f"{len(data)} maps; left out {len(left_out.conflicting)} with conflicting labels and "
         f"{len(left_out.repeated)} exact duplicates"
     )
-    classes = classes_of(cleaned)
-    few = {name: count for name, count in cleaned.counts().items() if count < LEAST_MAPS}
-    if len(classes) < 2 or few:
-        raise DataError(
-            f"{data.name}: training needs at least two classes of at least {LEAST_MAPS} maps, found {cleaned.counts()}"
-        )
-    kept = kept_from_training(cleaned, settings.seed)
-    rows, kept_rows = np.flatnonzero(~kept), np.flatnonzero(kept)
-    numbers = {name: number for number, name in enumerate(classes)}
-    targets = np.array([numbers[label] for label in cleaned.labels.tolist()], dtype=np.intp)
-    absent = sorted({classes[number] for number in set(targets.tolist()) - set(targets[rows].tolist())})
+    counts = cleaned.counts()
+    if len(counts) < 2 or min(counts.values()) < LEAST_MAPS:
+        raise DataError(f"{data.name}: training needs two classes of at least {LEAST_MAPS} maps, found {counts}")
+    kept = kept_from_training(cleaned, seed)
+    absent = sorted(set(counts) - set(cleaned.labels[~kept].tolist()))
     if absent:
         raise DataError(f"{data.name}: all maps of {', '.join(absent)} are in one group, which cannot be split")
-    tell(f"training on {len(rows)} maps, keeping {len(kept_rows)} by group to calibrate and measure; drawing them")
+    return Material(cleaned, classes_of(cleaned), kept)
+
+
+def train_model(
+    material: Material,
+    folder: Path,
+    settings: Settings,
+    about: dict[str, Any],
+    *,
+    tell: Callable[[str], None],
+    report: Callable[[Round], None],
+    start: dict[str, Tensor] | None = None,
+) -> ModelCard:
+    """Trains, calibrates and quantises, and writes the model and its card.
+
+    Run again after a kill with the same arguments, it goes on from the last finished round.
+
+    Args:
+        material: The maps to train on, and those to calibrate and measure on.
+        folder: Where to write; also holds the checkpoint while training.
+        settings: How to train.
+        about: The card's `name`, `version`, `description`, `limits`, `notice` and `citations`.
+        tell: Called with a sentence now and then.
+        report: Called after each round.
+        start: Weights to go on from.
+    """
+    targets, kept = material.targets, material.kept
+    tell(f"training on {(~kept).sum()} maps, keeping {kept.sum()} by group to calibrate and measure; drawing them")
     folder.mkdir(parents=True, exist_ok=True)
-    inputs, kept_inputs = draw_many(cleaned.grids, kept, settings.seed)
-    network = train(inputs, targets[rows], classes=len(classes), settings=settings, folder=folder, report=report)
+    inputs, kept_inputs = draw_many(material.data.grids, kept, settings.seed)
+    network = train(
+        inputs,
+        targets[~kept],
+        classes=len(material.classes),
+        settings=settings,
+        folder=folder,
+        report=report,
+        start=start,
+    )
     tell("calibrating, exporting and quantising")
     card = package(
         network,
-        classes=classes,
-        trained_on=cleaned.subset(rows),
+        classes=material.classes,
+        trained_on=material.side(kept=False),
         trained_inputs=inputs,
-        kept=Kept(kept_inputs, targets[kept_rows], cleaned.groups[kept_rows]),
+        kept=Kept(kept_inputs, targets[kept], material.data.groups[kept]),
         folder=folder,
         about=about,
         training=asdict(settings),
     )
     (folder / CHECKPOINT).unlink()
     return card
+
+
+def weights_to_go_on_from(model: Path, classes: list[str]) -> tuple[dict[str, Tensor], Shape]:
+    """Reads a model's weights, without those of the last layer when the classes are others.
+
+    Raises:
+        ModelRefusedError: There is no such model, or it came without weights.
+    """
+    card = read_card(model)
+    state, shape = read_weights(model, card)
+    if card.classes != classes:
+        state = {name: value for name, value in state.items() if not name.startswith("head.")}
+    return state, shape

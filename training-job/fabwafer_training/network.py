@@ -4,7 +4,6 @@ The end makes the class activation map exact (Zhou et al., "Learning Deep Featur
 CVPR 2016): a class's logit is its bias plus the mean of its map.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -109,10 +108,3 @@ def parameters(network: nn.Module) -> int:
 def widths_of(text: str) -> tuple[int, ...]:
     """Reads stage widths written as `32,64,128`."""
     return tuple(int(part) for part in text.split(","))
-
-
-def load_network(state: dict[str, Tensor], classes: Sequence[str], shape: Shape) -> WaferNet:
-    """Builds a network and gives it trained weights."""
-    network = WaferNet(len(classes), shape)
-    network.load_state_dict(state)
-    return network.eval()

@@ -18,8 +18,9 @@ from fabwafer_training.calibrate import fit_prior, fit_temperature, fit_threshol
 from fabwafer_training.dataset import Dataset
 from fabwafer_training.metrics import measure, natural_weights
 from fabwafer_training.network import WaferNet, parameters
-from fabwafer_training.quantise import FLOAT_NAME, INT8_NAME, export, quantise, run
+from fabwafer_training.quantise import FLOAT_NAME, INT8_NAME, add_to_logits, export, quantise, run
 from fabwafer_training.splits import grouped_folds
+from fabwafer_training.weights import NAME, write_weights
 
 REVIEW_ERROR_RATE = 0.05
 CALIBRATION_MAPS_A_CLASS = 60
@@ -86,22 +87,26 @@ def package(
     prior = fit_prior(logits[0], kept.targets, counts, classes)
     with torch.no_grad():
         network.head.bias.add_(torch.from_numpy(prior))
-    export(network, float_path)
-    quantise(float_path, int8_path, calibration)
-    final = run(int8_path, inputs[0])["logits"]
+    for path in (float_path, int8_path):
+        add_to_logits(path, prior)
+    write_weights(folder / NAME, network)
+    final = logits[0] + prior
     temperature = fit_temperature(final, kept.targets)
     thresholds = fit_thresholds(softmax(final, temperature), kept.targets, classes, REVIEW_ERROR_RATE)
 
     metrics = measure(crossed, kept.targets, classes)
-    natural = measure(crossed, kept.targets, classes, natural_weights(kept.targets, classes))
-    native = (logits[0] + prior).argmax(axis=1)
+    weights = natural_weights(kept.targets, classes)
+    natural = measure(crossed, kept.targets, classes, weights) if weights is not None else {}
+    native = final.argmax(axis=1)
     metrics |= {
         "measured_on": (
             f"{len(kept.targets)} maps kept from training, split off by group; int8; temperature and prior fitted on "
             "one half of them and measured on the other"
         ),
         "at_natural_share_of_none": {
-            key: natural[key] for key in ("accuracy", "macro_f1", "binary_precision", "missed_as_none", "ece")
+            key: natural[key]
+            for key in ("accuracy", "macro_f1", "binary_precision", "missed_as_none", "ece")
+            if key in natural
         },
         "float32": {
             key: measure(crossed_float, kept.targets, classes)[key]
@@ -119,6 +124,7 @@ def package(
         input=InputSpec(size=INPUT_SIZE, channels=CHANNELS, scaling_version=SCALING_VERSION),
         embedding_size=network.head.in_features,
         files={"int8": describe_file(int8_path), "float32": describe_file(float_path)},
+        weights=describe_file(folder / NAME),
         temperature=temperature,
         thresholds=thresholds,
         review_error_rate=REVIEW_ERROR_RATE,

@@ -90,6 +90,21 @@ def quantise(float_path: Path, int8_path: Path, calibration: NDArray[np.float32]
     prepared.unlink()
 
 
+def add_to_logits(path: Path, prior: NDArray[np.float32]) -> None:
+    """Adds to the bias of a model file's last layer, in place.
+
+    Args:
+        path: A file that `export` or `quantise` wrote: the last layer is float32 in both.
+        prior: What to add to each class's logit, [classes].
+    """
+    model = onnx.load(path)
+    head = next(node for node in model.graph.node if "logits" in node.output)
+    bias = next(value for value in model.graph.initializer if value.name == head.input[-1])
+    changed = onnx.numpy_helper.to_array(bias) + prior
+    bias.CopyFrom(onnx.numpy_helper.from_array(changed.astype(np.float32), bias.name))
+    onnx.save(model, path)
+
+
 def run(path: Path, inputs: NDArray[np.float32], threads: int = 1) -> dict[str, NDArray[np.float32]]:
     """Runs a model file over scaled maps [n, channels, size, size]; returns each output over all n."""
     options = onnxruntime.SessionOptions()

@@ -4,13 +4,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
@@ -37,6 +38,8 @@ class Settings:
         smoothing: Label smoothing; a few per cent of the labels in the field are wrong.
         seed: Decides everything that is left to chance.
         threads: Processor threads.
+        gradual: Whether to train the last layer first, then the last stage as well, then all, at ever lower rates:
+            for going on from a network that was trained on other maps.
     """
 
     shape: Shape = field(default_factory=Shape)
@@ -49,6 +52,7 @@ class Settings:
     smoothing: float = 0.05
     seed: int = 0
     threads: int = 1
+    gradual: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ def train(
     settings: Settings,
     folder: Path,
     report: Callable[[Round], None],
-    soft: NDArray[np.float32] | None = None,
+    start: dict[str, Tensor] | None = None,
 ) -> WaferNet:
     """Trains a network, from the last checkpoint in `folder` if one was left there by the same settings.
 
@@ -80,7 +84,8 @@ def train(
         settings: How to train.
         folder: Where the checkpoint is kept.
         report: Called after each round.
-        soft: Probabilities of a teacher, float32 [n, classes]; then the loss is half against these.
+        start: Weights to go on from instead of random ones; those of the last layer are left out when the classes
+            are others.
 
     Returns:
         The moving average of the weights (EMA), ready for inference, on the processor.
@@ -88,18 +93,27 @@ def train(
     torch.set_num_threads(settings.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(settings.seed)
-    network = WaferNet(classes, settings.shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = WaferNet(classes, settings.shape)
+    if start is not None:
+        same = {name: value for name, value in start.items() if value.shape == network.state_dict()[name].shape}
+        network.load_state_dict(same, strict=False)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=_average_in, use_buffers=True)
-    matrices = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    layers = _layers(network, settings)
     optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": settings.decay}, {"params": vectors, "weight_decay": 0.0}],
+        [
+            {"params": [value for value in layer.parameters() if (value.ndim > 1) == matrices], "weight_decay": decay}
+            for layer, _, _ in layers
+            for matrices, decay in ((True, settings.decay), (False, 0.0))
+        ],
         lr=settings.rate,
     )
     steps = math.ceil(settings.maps_per_epoch / settings.batch) * settings.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate_at(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, [partial(_rate_at, steps=steps, share=share) for _, _, share in layers for _ in range(2)]
+    )
 
-    parts = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
+    parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
     path = folder / CHECKPOINT
     written_by = repr(asdict(settings))
     done = 0
@@ -117,13 +131,14 @@ def train(
         losses = []
         torch.manual_seed(settings.seed * 100_003 + number)  # dropout, also in a run that was resumed
         network.train()
+        for layer, begins, _ in layers:
+            if number < begins:
+                layer.eval()
+            layer.requires_grad_(number >= begins)
         for rows, maps in _batches(inputs, weights, settings, number):
             with torch.autocast(device.type, torch.bfloat16):
                 logits = network(maps.to(device, memory_format=torch.channels_last)).float()
             loss = functional.cross_entropy(logits, wanted[rows].to(device), label_smoothing=settings.smoothing)
-            if soft is not None:
-                teacher = torch.from_numpy(soft[rows.numpy()]).to(device)
-                loss = 0.3 * loss + 0.7 * functional.cross_entropy(logits, teacher)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -150,9 +165,24 @@ def _average_in(averaged: Sequence[Tensor], current: Sequence[Tensor], seen: Ten
             mean.copy_(now)
 
 
-def _rate_at(step: int, steps: int) -> float:
+def _layers(network: WaferNet, settings: Settings) -> list[tuple[nn.Module, int, float]]:
+    """The parts of a network, each with the round in which its training begins and its share of the rate."""
+    if not settings.gradual:
+        return [(network, 0, 1.0)]
+    blocks, last = list(network.stages), settings.shape.blocks
+    return [
+        (network.head, 0, 1.0),
+        (nn.ModuleList(blocks[-last:]), settings.epochs // 4, 0.3),
+        (nn.ModuleList([network.stem, *blocks[:-last]]), settings.epochs // 2, 0.1),
+    ]
+
+
+def _rate_at(step: int, *, steps: int, share: float) -> float:
+    """The share of the highest rate at a step: rises over the first twentieth, then falls along half a cosine."""
     warm = max(1, steps // 20)
-    return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    if step < warm:
+        return share * (step + 1) / warm
+    return share * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def _sampling_weights(targets: NDArray[np.intp], classes: int, evenness: float) -> Tensor:

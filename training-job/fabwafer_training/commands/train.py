@@ -19,9 +19,16 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="The model's folder. A run that was killed goes on from here.")],
     *,
-    rounds: Annotated[int, typer.Option(min=1, help="How often to draw maps and train on them.")] = 44,
-    maps_per_round: Annotated[int, typer.Option(min=1, help="Maps drawn in a round.")] = 24_000,
-    widths: Annotated[str, typer.Option(help="Channels of the network's stages.")] = "32,64,128",
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="MODEL", help="Go on from this model's weights, layer by layer.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="How often to draw maps and train on them; 44, or 12 with --from.")
+    ] = None,
+    maps_per_round: Annotated[
+        int | None, typer.Option(min=1, help="Maps drawn in a round; 24000, or with --from four times the maps.")
+    ] = None,
+    widths: Annotated[str, typer.Option(help="Channels of the network's stages; not with --from.")] = "32,64,128",
     blocks: Annotated[int, typer.Option(min=1, help="Residual blocks in a stage.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Decides everything that is left to chance.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
@@ -35,8 +42,9 @@ def train(
 
     from rich.console import Console
 
+    from fabwafer.modelcard import ModelRefusedError
     from fabwafer_training.dataset import DataError
-    from fabwafer_training.job import train_model
+    from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
     from fabwafer_training.network import Shape, widths_of
     from fabwafer_training.readers import read
     from fabwafer_training.train import Settings
@@ -53,15 +61,20 @@ def train(
     try:
         if card is not None:
             about |= json.loads(card.read_text(encoding="utf-8"))
+        material = prepare(read(data), seed, console.print)
+        weights, shape = None, Shape(widths_of(widths), blocks)
+        if start is not None:
+            weights, shape = weights_to_go_on_from(start, material.classes)
         settings = Settings(
-            shape=Shape(widths_of(widths), blocks),
-            epochs=rounds,
-            maps_per_epoch=maps_per_round,
+            shape=shape,
+            epochs=rounds or (44 if start is None else 12),
+            maps_per_epoch=maps_per_round or (24_000 if start is None else min(24_000, 4 * len(material.data))),
             seed=seed,
             threads=threads,
+            gradual=start is not None,
         )
-        result = train_model(read(data), out, settings, about, tell=console.print, report=show)
-    except (DataError, OSError, ValueError) as error:
+        result = train_model(material, out, settings, about, tell=console.print, report=show, start=weights)
+    except (DataError, ModelRefusedError, OSError, ValueError) as error:
         console.print(str(error), style="red")
         raise typer.Exit(1) from None
     figures = result.metrics

@@ -1,0 +1,39 @@
+"""The weights that training goes on from, beside a model's files: NumPy arrays, nothing pickled."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fabwafer.modelcard import ModelCard, ModelRefusedError, read_checked
+from fabwafer_training.network import Shape, WaferNet
+
+NAME = "weights.npz"
+
+
+def write_weights(path: Path, network: WaferNet) -> None:
+    """Writes a network's weights: matrices in half precision, which is finer than they are trained to."""
+    arrays = {
+        name: value.numpy().astype(np.float16) if value.ndim > 1 else value.numpy()
+        for name, value in network.state_dict().items()
+    }
+    np.savez_compressed(path, **arrays)
+
+
+def read_weights(directory: Path, card: ModelCard) -> tuple[dict[str, Tensor], Shape]:
+    """Reads a model's weights and the shape of its network.
+
+    Raises:
+        ModelRefusedError: The model came without weights, or they are not those that its card describes.
+    """
+    if card.weights is None or "shape" not in card.training:
+        raise ModelRefusedError(f"the model {card.name} {card.version} came without weights to go on from")
+    with np.load(io.BytesIO(read_checked(directory, card.weights)), allow_pickle=False) as archive:
+        state = {
+            name: torch.from_numpy(archive[name].astype(np.float32) if archive[name].ndim > 1 else archive[name])
+            for name in archive.files
+        }
+    shape = card.training["shape"]
+    return state, Shape(tuple(shape["widths"]), int(shape["blocks"]))
