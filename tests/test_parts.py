@@ -1,9 +1,12 @@
 """The parts never import each other: they meet on the bus, in the records and in the model store."""
 
 import ast
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PARTS = {
@@ -45,3 +48,31 @@ def test_a_part_that_did_import_another_would_be_seen(tmp_path: Path) -> None:
     file = tmp_path / "guilty.py"
     file.write_text("def f():\n    from fabwafer_bridge.dead import letter\n    import fabwafer_edge.camera as c\n")
     assert imported(file) == {"fabwafer_bridge", "fabwafer_edge"}
+
+
+def needed(extra: str) -> set[str]:
+    """All distributions that `pip install fabwafer[extra]` brings, by what the installed ones say they need."""
+    found: set[str] = set()
+    open_ones: list[tuple[str, str]] = [("fabwafer", extra)]
+    seen = set(open_ones)
+    while open_ones:
+        name, wanted = open_ones.pop()
+        found.add(canonicalize_name(name))
+        for line in metadata.requires(name) or []:
+            requirement = Requirement(line)
+            if requirement.marker and not requirement.marker.evaluate({"extra": wanted}):
+                continue
+            for more in (requirement.extras or {""}) | {""}:
+                if (requirement.name, more) not in seen:
+                    seen.add((requirement.name, more))
+                    open_ones.append((requirement.name, more))
+    return found
+
+
+@pytest.mark.parametrize("extra", ["bridge", "edge", "records", "classify", "handlers", "kserve"])
+def test_a_part_that_needs_no_torch_does_not_install_it(extra: str) -> None:
+    assert "torch" not in needed(extra)
+
+
+def test_the_parts_that_need_torch_do_install_it() -> None:
+    assert all("torch" in needed(extra) for extra in ("serve", "training", "local", "all"))
