@@ -8,6 +8,7 @@ from typing import Annotated, Final, Self
 
 import structlog
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig
 from nats.js.errors import (
     BucketNotFoundError,
@@ -21,7 +22,11 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from fabwafer.messages import Name
 
 BUCKET: Final = "devices"
-CHANGES: Final = f"$KV.{BUCKET}.>"
+_STREAM: Final = f"KV_{BUCKET}"
+_PREFIX: Final = f"$KV.{BUCKET}."
+_NO_MESSAGE: Final = 10037
+"""The server's code for: no such message in this stream."""
+CHANGES: Final = f"{_PREFIX}>"
 """The subject that every change of a device is published on."""
 DOORS: Final = "fabwafer-door.applied"
 """The subject on which every door answers which revision of the devices its server knows."""
@@ -144,27 +149,17 @@ class Devices:
 
     async def all(self) -> list[Device]:
         """All devices, sorted. An entry that is no device is named in the log and left out."""
-        watcher = await self._bucket.watchall(ignore_deletes=True)
-        devices = []
-        try:
-            # The first None says that all that is stored has come; changes would follow.
-            while (entry := await watcher.updates(timeout=5)) is not None:  # type: ignore[no-untyped-call]
-                try:
-                    device = Device.model_validate_json(entry.value or b"")
-                except ValidationError as error:
-                    log.error("not a device", key=entry.key, error=str(error))
-                    continue
-                if device.user == entry.key:
-                    devices.append(device)
-                else:
-                    log.error("not a device", key=entry.key, error=f"holds the device {device.user}")
-        finally:
-            await watcher.stop()  # type: ignore[no-untyped-call]
-        return sorted(devices, key=lambda device: (device.fab, device.camera))
+        copy = self.copy()
+        await copy.catch_up()
+        return copy.devices
+
+    def copy(self) -> "DevicesCopy":
+        """A copy of the registry that is empty until it catches up."""
+        return DevicesCopy(self._client.jetstream())
 
     async def revision(self) -> int:
         """Grows with every change."""
-        info = await self._client.jetstream().stream_info(f"KV_{BUCKET}")
+        info = await self._client.jetstream().stream_info(_STREAM)
         return info.state.last_seq
 
     async def until_applied(self, seconds: float) -> None:
@@ -219,6 +214,60 @@ class Devices:
             raise DeviceError(f"there is no device {key}: see `fabwafer device list`") from None
         assert entry.revision is not None  # noqa: S101 - what was read has one
         return Device.model_validate_json(entry.value or b"").created, entry.revision
+
+
+class DevicesCopy:
+    """A copy of the registry that catches up by reading the changes it has not seen, one by one in their order.
+
+    The client's watcher would be less code, but while others add devices its first listing is now and then empty
+    (nats-py 2.16.0: 5 of 903), and who is missing here is cut off.
+    """
+
+    def __init__(self, js: JetStreamContext) -> None:
+        self._js = js
+        self._devices: dict[str, Device] = {}
+        self.revision = 0
+        """The newest change in this copy."""
+
+    @property
+    def devices(self) -> list[Device]:
+        """The devices, sorted."""
+        return sorted(self._devices.values(), key=lambda device: (device.fab, device.camera))
+
+    async def catch_up(self) -> bool:
+        """Reads what changed; True if anything did.
+
+        Raises:
+            nats.errors.Error: The bus is away, or the registry is gone.
+        """
+        before = self.revision
+        while True:
+            try:
+                change = await self._js.get_msg(_STREAM, seq=self.revision + 1, subject=CHANGES, next=True)
+            except NotFoundError as error:
+                if error.err_code != _NO_MESSAGE:
+                    raise
+                return self.revision != before
+            assert change.subject is not None  # noqa: S101 - what was read has them
+            assert change.seq is not None  # noqa: S101
+            self._change(
+                change.subject.removeprefix(_PREFIX), change.data, deleted="KV-Operation" in (change.headers or {})
+            )
+            self.revision = change.seq
+
+    def _change(self, key: str, value: bytes | None, *, deleted: bool) -> None:
+        self._devices.pop(key, None)
+        if deleted:
+            return
+        try:
+            device = Device.model_validate_json(value or b"")
+        except ValidationError as error:
+            log.error("not a device", key=key, error=str(error))
+            return
+        if device.user == key:
+            self._devices[key] = device
+        else:
+            log.error("not a device", key=key, error=f"holds the device {device.user}")
 
 
 def _key(fab: str, camera: str) -> str:

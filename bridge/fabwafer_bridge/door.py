@@ -144,19 +144,13 @@ class Door:
         devices = await Devices.make(bus, replicas=self._replicas)
         await bus.subscribe(CHANGES, cb=hear)
         await bus.subscribe(DOORS, cb=answer)
-        said = False
+        copy = devices.copy()
         while not lost.is_set():
             changed.clear()
-            # Read before the list: what changes between the two is seen as a change the next time.
-            revision = await devices.revision()
-            if revision != self._applied:
-                listed = await devices.all()
-                # The first time always: the server may have read an older file than the one there is.
-                await self._apply(server, listed, always=self._applied is None)
-                self._applied = revision
-                if not said:
-                    log.info("ready", devices=len(listed))
-                    said = True
+            # The first time always: the server may have read an older file than the one there is.
+            if await copy.catch_up() or self._applied is None:
+                await self._apply(server, copy.devices, always=self._applied is None)
+                self._applied = copy.revision
             await _first(changed, lost, seconds=LOOK_EVERY)
             if changed.is_set():
                 await asyncio.sleep(BURST_SECONDS)

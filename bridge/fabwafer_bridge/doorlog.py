@@ -44,11 +44,10 @@ _LINE: Final = re.compile(
 _USER: Final = re.compile(rf"authentication error - User {_QUOTED}")
 _OWN_SUBJECT: Final = re.compile(r'Publish Violation - Subject "fabwafer\.[^."]+\.[^."]+\.(img|prediction)\.[^."]+"')
 
-# Tried in this order; the first that the text starts with counts, and None is not a drop.
+# The first that the text starts with counts. None is not a drop: it comes with another line that counts.
 _BEGINNINGS: Final[tuple[tuple[str, str | None], ...]] = (
     ("Publish Violation", "unknown_topic"),
     ("Subscription Violation", "subscription"),
-    # It is followed by the Subscription Violation that counts.
     ("invalid topic ", None),
     ("topic filter cannot be empty", "subscription"),
     ("character not supported for MQTT topics", "bad_topic"),
@@ -59,8 +58,8 @@ _BEGINNINGS: Final[tuple[tuple[str, str | None], ...]] = (
     ("maximum payload exceeded", "oversize"),
     ("QoS=2 is disabled", "qos2"),
     ("JetStream failed a pipelined", "not_stored"),
+    ("ack pipeline stopped", None),
     ("authentication error", "authentication"),
-    # It follows the authentication error that counts.
     ("unable to connect: authentication error", None),
     ("invalid character in client ID", "client_id"),
 )

@@ -1,0 +1,150 @@
+"""An MQTT 3.1.1 client that sends whatever it is told, also what well-behaved libraries refuse to send."""
+
+import contextlib
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+CONNACK: Final = 2
+PUBLISH: Final = 3
+PUBACK: Final = 4
+SUBACK: Final = 9
+PINGRESP: Final = 13
+
+_ANSWER_SECONDS: Final = 10
+
+
+@dataclass(frozen=True)
+class Will:
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+
+
+@dataclass(frozen=True)
+class Packet:
+    """What the server sent: `body` begins with the packet's first byte and has no length."""
+
+    kind: int
+    body: bytes
+
+
+def _text(value: str | bytes) -> bytes:
+    data = value if isinstance(value, bytes) else value.encode()
+    return struct.pack("!H", len(data)) + data
+
+
+def _packet(first: int, body: bytes) -> bytes:
+    length, left = b"", len(body)
+    while True:
+        left, low = divmod(left, 128)
+        length += bytes([low | (0x80 if left else 0)])
+        if not left:
+            return bytes([first]) + length + body
+
+
+class RawMqtt:
+    """A connection; `connack` is the code that the server answered, None where it closed instead."""
+
+    def __init__(
+        self,
+        port: int,
+        user: str = "",
+        password: str = "",
+        *,
+        client_id: str = "raw",
+        clean: bool = True,
+        will: Will | None = None,
+        level: int = 4,
+    ) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.settimeout(_ANSWER_SECONDS)
+        self._packet_id = 0
+        self.received: list[tuple[str, bytes]] = []
+        flags = (0x02 if clean else 0) | (0x80 if user else 0) | (0x40 if password else 0)
+        body = _text(client_id)
+        if will is not None:
+            flags |= 0x04 | will.qos << 3 | (0x20 if will.retain else 0)
+            body += _text(will.topic) + _text(will.payload)
+        body += (_text(user) if user else b"") + (_text(password) if password else b"")
+        self._send(_packet(0x10, _text("MQTT") + bytes([level, flags]) + struct.pack("!H", 60) + body))
+        answer = self._read()
+        self.connack = answer.body[2] if answer is not None and answer.kind == CONNACK else None
+
+    def _send(self, data: bytes) -> None:
+        # A closed connection is seen when the answer is read.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(data)
+
+    def _read(self) -> Packet | None:
+        """The next packet, or None when the server has closed the connection."""
+        try:
+            first = self._exactly(1)
+            length = shift = 0
+            while True:
+                byte = self._exactly(1)[0]
+                length |= (byte & 0x7F) << shift
+                shift += 7
+                if not byte & 0x80:
+                    break
+            return Packet(first[0] >> 4, first + self._exactly(length) if length else first)
+        except (ConnectionError, EOFError):
+            return None
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            piece = self._socket.recv(count - len(data))
+            if not piece:
+                raise EOFError
+            data += piece
+        return data
+
+    def _await(self, kind: int) -> Packet | None:
+        """The next packet of a kind; messages that come before it are kept in `received`."""
+        while (packet := self._read()) is not None and packet.kind != kind:
+            if packet.kind == PUBLISH:
+                self._keep(packet.body)
+        return packet
+
+    def _keep(self, body: bytes) -> None:
+        qos = body[0] >> 1 & 3
+        (length,) = struct.unpack("!H", body[1:3])
+        topic, rest = body[3 : 3 + length].decode(), body[3 + length :]
+        if qos:
+            self._send(_packet(0x40, rest[:2]))
+            rest = rest[2:]
+        self.received.append((topic, rest))
+
+    def publish(self, topic: str | bytes, payload: bytes = b"x", *, qos: int = 1, retain: bool = False) -> bool:
+        """Publishes; with QoS 1 it waits for the PUBACK. False when the server closed the connection instead."""
+        self._packet_id = self._packet_id % 65535 + 1
+        body = _text(topic) + (struct.pack("!H", self._packet_id) if qos else b"") + payload
+        self._send(_packet(0x30 | qos << 1 | retain, body))
+        return self._await(PUBACK) is not None if qos else self.alive()
+
+    def subscribe(self, topic_filter: str, qos: int = 0) -> bool:
+        """Subscribes; False when the server refused, or closed the connection."""
+        self._send(_packet(0x82, struct.pack("!H", 1) + _text(topic_filter) + bytes([qos])))
+        answer = self._await(SUBACK)
+        return answer is not None and answer.body[3] < 0x80
+
+    def send(self, data: bytes) -> None:
+        """Sends bytes as they are."""
+        self._send(data)
+
+    def alive(self) -> bool:
+        """Whether the server answers a ping; by then everything it sent before has been received."""
+        self._send(_packet(0xC0, b""))
+        return self._await(PINGRESP) is not None
+
+    def drop(self) -> None:
+        """Closes without a DISCONNECT, so that the server publishes the will."""
+        self._socket.close()
+
+    def close(self) -> None:
+        """Ends the connection in order."""
+        self._send(_packet(0xE0, b""))
+        self._socket.close()

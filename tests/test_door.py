@@ -1,0 +1,536 @@
+"""The door on real servers: who is let in, what a device may do, and what it is told of when it may not."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import nats
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from fabwafer_bridge.devices import Credentials, Devices
+from tests.doors import DoorProcess, describe_system, fabwafer, lay_streams
+from tests.nats_servers import NatsCluster, NatsServer, nats_cluster, nats_server
+from tests.raw_mqtt import RawMqtt, Will
+from tests.running import wait_until
+
+__all__ = ["nats_cluster", "nats_server"]
+
+ACCEPTED = 0
+NOT_AUTHORIZED = 5
+
+
+class Fab:
+    """A server with a door, and a connection with the bridge's rights."""
+
+    def __init__(self, server: NatsServer, door: DoorProcess, bus: Client, devices: Devices) -> None:
+        self.server = server
+        self.door = door
+        self.bus = bus
+        self.devices = devices
+
+    async def add(self, camera: str) -> Credentials:
+        credentials = await self.devices.add("faba", camera)
+        await self.devices.until_applied(30)
+        return credentials
+
+    def connect(self, credentials: Credentials, client_id: str = "") -> RawMqtt:
+        device = self.try_to_connect(credentials, client_id)
+        assert device.connack == ACCEPTED
+        return device
+
+    def try_to_connect(self, credentials: Credentials, client_id: str = "") -> RawMqtt:
+        name = client_id or credentials.user.replace(".", "-")
+        return RawMqtt(self.server.mqtt_port, credentials.user, credentials.password, client_id=name)
+
+    async def stored(self) -> list[str]:
+        """The subjects in the stream that keeps what devices publish, for as long as nobody takes them."""
+        info = await self.bus.jetstream().stream_info("$MQTT_msgs", subjects_filter=">")
+        return sorted(info.state.subjects or {})
+
+
+@pytest_asyncio.fixture
+async def fab(nats_server: NatsServer) -> AsyncIterator[Fab]:
+    await lay_streams(nats_server.url)
+    with DoorProcess(nats_server) as door:
+        bus = await nats.connect(nats_server.url)
+        yield Fab(nats_server, door, bus, await Devices.open(bus))
+        await bus.close()
+
+
+FOREIGN_FILTERS = (
+    "#",
+    "+/#",
+    "+/+/+/+/+",
+    "*/*/*/*/*",
+    ">",
+    "/#",
+    "fabwafer/#",
+    "fabwafer/faba/#",
+    "fabwafer/faba/+/#",
+    "fabwafer/+/mine/#",
+    "fabwafer/faba/+/img/+",
+    "fabwafer/faba/theirs/#",
+    "fabwafer/faba/theirs/img/1",
+    "fabwafer.faba.theirs.>",
+    "fabwafer-images/#",
+    "fabwafer-predictions/#",
+    "fabwafer-dead/#",
+    "fabwafer-shadow/#",
+    "fabwafer-door/#",
+    "$MQTT/#",
+    "$MQTT/msgs/#",
+    "$MQTT/rmsgs/#",
+    "$MQTT/sub/#",
+    "$JS/#",
+    "$JS/API/#",
+    "$SYS/#",
+    "$KV/#",
+    "$KV/devices/#",
+    "_INBOX/#",
+    "$share/group/fabwafer/#",
+)
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_a_device_can_subscribe_to_its_own_and_to_nothing_else(fab: Fab, qos: int) -> None:
+    mine, theirs = await fab.add("mine"), await fab.add("theirs")
+    me, other = fab.connect(mine), fab.connect(theirs)
+    assert [each for each in FOREIGN_FILTERS if me.subscribe(each, qos)] == []
+    assert me.subscribe("fabwafer/faba/mine/#", qos)
+    assert me.subscribe("fabwafer/faba/mine/prediction/+", qos)
+
+    for their_qos in (0, 1):
+        assert other.publish("fabwafer/faba/theirs/img/1", b"secret", qos=their_qos)
+        assert other.publish("fabwafer/faba/theirs/img/2", b"secret", qos=their_qos, retain=True)
+    await fab.bus.publish("fabwafer.faba.theirs.prediction.1", b"secret")
+    await fab.bus.publish("fabwafer.faba.mine.alert.1", b"for me")
+    await fab.bus.flush()
+    assert me.alive()
+    assert {(topic, payload) for topic, payload in me.received} == {("fabwafer/faba/mine/alert/1", b"for me")}
+
+
+async def test_a_session_that_comes_back_later_gets_nothing_of_others(fab: Fab) -> None:
+    mine, theirs = await fab.add("mine"), await fab.add("theirs")
+
+    def connect() -> RawMqtt:
+        return RawMqtt(fab.server.mqtt_port, mine.user, mine.password, client_id="kept", clean=False)
+
+    me = connect()
+    assert not me.subscribe("fabwafer/faba/#", 1)
+    assert me.subscribe("fabwafer/faba/mine/#", 1)
+    me.close()
+    other = fab.connect(theirs)
+    assert other.publish("fabwafer/faba/theirs/img/1", b"secret")
+    assert other.publish("fabwafer/faba/theirs/img/2", b"secret", retain=True)
+    me = connect()
+    assert me.alive()
+    assert me.received == []
+
+
+async def test_another_device_cannot_take_over_a_session_and_read_what_waits_in_it(fab: Fab) -> None:
+    mine, theirs = await fab.add("mine"), await fab.add("theirs")
+    port = fab.server.mqtt_port
+    other = RawMqtt(port, theirs.user, theirs.password, client_id="shared", clean=False)
+    assert other.subscribe("fabwafer/faba/theirs/#", 1)
+    other.close()
+    assert fab.connect(theirs, "second").publish("fabwafer/faba/theirs/img/1", b"secret")
+    me = RawMqtt(port, mine.user, mine.password, client_id="shared", clean=False)
+    await fab.bus.publish("fabwafer.faba.theirs.prediction.1", b"secret")
+    await fab.bus.flush()
+    me.alive()
+    assert me.received == []
+
+
+FOREIGN_TOPICS = (
+    "fabwafer/faba/theirs/img/1",
+    "fabwafer/fabb/mine/img/1",
+    "fabwafer/faba/mine/alert/1",
+    "fabwafer/faba/mine/img",
+    "fabwafer/faba/mine/img/1/2",
+    "fabwafer/faba/mine",
+    "fabwafer-images/faba/mine/1",
+    "fabwafer-predictions/cluster/faba/mine/1",
+    "fabwafer-door/applied",
+    "$MQTT/msgs/fabwafer/faba/theirs/img/1",
+    "$JS/API/STREAM/PURGE/IMAGES",
+    "$KV/devices/faba/theirs",
+    "$SYS/REQ/SERVER/PING",
+)
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("retain", [False, True])
+async def test_a_device_can_publish_under_its_own_name_only(fab: Fab, qos: int, retain: bool) -> None:
+    me = fab.connect(await fab.add("mine"))
+    heard: list[str] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message.subject)
+
+    await fab.bus.subscribe("fabwafer.>", cb=hear)
+    await fab.bus.subscribe("fabwafer-images.>", cb=hear)
+    await fab.bus.flush()
+    before = await fab.devices.revision()
+    for topic in FOREIGN_TOPICS:
+        assert me.publish(topic, qos=qos, retain=retain), topic
+    assert me.publish("fabwafer/faba/mine/img/1", qos=qos, retain=retain)
+    assert me.publish("fabwafer/faba/mine/prediction/1", qos=qos, retain=retain)
+    await fab.bus.flush()
+    assert heard == ["fabwafer.faba.mine.img.1", "fabwafer.faba.mine.prediction.1"]
+    expected = [f"$MQTT.msgs.{subject}" for subject in heard] if qos else []
+    assert await fab.stored() == expected
+    assert await fab.devices.revision() == before
+    wait_until(
+        lambda: fab.door.dropped("permission") + fab.door.dropped("unknown_topic") >= len(FOREIGN_TOPICS),
+        "what was dropped is counted",
+    )
+
+
+async def test_a_will_on_a_foreign_topic_does_not_work(fab: Fab) -> None:
+    mine = await fab.add("mine")
+    for topic in ("fabwafer/faba/theirs/img/will", "$MQTT/msgs/fabwafer/faba/theirs/img/will"):
+        for retain in (False, True):
+            device = RawMqtt(
+                fab.server.mqtt_port, mine.user, mine.password, will=Will(topic, b"x", qos=1, retain=retain)
+            )
+            device.drop()
+    own = RawMqtt(fab.server.mqtt_port, mine.user, mine.password, will=Will("fabwafer/faba/mine/img/will", b"x", qos=1))
+    own.drop()
+    # The last will has come, so the ones before it have been dealt with.
+    wait_until(lambda: fab.door.dropped("permission") == 2, "wills on another's topic are counted")
+    for _ in range(200):
+        if await fab.stored():
+            break
+        await asyncio.sleep(0.02)
+    assert await fab.stored() == ["$MQTT.msgs.fabwafer.faba.mine.img.will"]
+    rmsgs = await fab.bus.jetstream().stream_info("$MQTT_rmsgs")
+    assert rmsgs.state.messages == 0
+
+
+async def test_a_devices_credentials_open_nothing_but_mqtt(fab: Fab) -> None:
+    mine = await fab.add("mine")
+    address = f"nats://{mine.user}:{mine.password}@127.0.0.1:{fab.server.client_port}"
+
+    async def quiet(_: Exception) -> None: ...
+
+    with pytest.raises(nats.errors.Error, match="Authorization"):
+        await nats.connect(address, allow_reconnect=False, error_cb=quiet)
+    wait_until(lambda: fab.door.dropped("authentication") == 1, "the try is counted")
+
+
+async def test_no_device_is_let_in_before_the_bridge_has_made_its_streams(nats_server: NatsServer) -> None:
+    door = DoorProcess(nats_server)
+    try:
+        bus = await nats.connect(nats_server.url)
+        credentials = await (await Devices.make(bus, replicas=1)).add("faba", "mine")
+        door.start(ready=False)
+        wait_until(lambda: any("no device is let in" in line["event"] for line in door.log()), "the door waits")
+        assert not door.ready()
+        assert credentials.user not in nats_server.users_file.read_text()
+        refused = RawMqtt(nats_server.mqtt_port, credentials.user, credentials.password)
+        assert refused.connack == NOT_AUTHORIZED
+        assert (await bus.jetstream().streams_info()) != []
+        assert "$MQTT_msgs" not in [stream.config.name for stream in await bus.jetstream().streams_info()]
+
+        await lay_streams(nats_server.url)
+        wait_until(door.ready, "the door is ready")
+        assert RawMqtt(nats_server.mqtt_port, credentials.user, credentials.password).connack == ACCEPTED
+        await bus.close()
+    finally:
+        door.stop()
+
+
+async def test_users_left_from_before_are_shut_out_where_the_streams_are_gone(nats_server: NatsServer) -> None:
+    await lay_streams(nats_server.url)
+    with DoorProcess(nats_server):
+        bus = await nats.connect(nats_server.url)
+        credentials = await (await Devices.open(bus)).add("faba", "mine")
+        await (await Devices.open(bus)).until_applied(30)
+    await bus.jetstream().delete_stream("$MQTT_msgs")
+    await bus.close()
+    door = DoorProcess(nats_server)
+    try:
+        door.start(ready=False)
+        wait_until(lambda: credentials.user not in nats_server.users_file.read_text(), "the user is gone")
+    finally:
+        door.stop()
+
+
+async def test_a_revoked_device_is_cut_and_nobody_else(fab: Fab) -> None:
+    revoked, staying = await fab.add("revoked"), await fab.add("staying")
+    leaving, other = fab.connect(revoked), fab.connect(staying)
+    assert leaving.publish("fabwafer/faba/revoked/img/1")
+    await fab.devices.revoke("faba", "revoked")
+    await fab.devices.until_applied(30)
+    assert not leaving.alive()
+    assert fab.try_to_connect(revoked).connack == NOT_AUTHORIZED
+    assert other.publish("fabwafer/faba/staying/img/1")
+
+
+async def test_a_hundred_reloads_disturb_no_connection_and_lose_no_publish(fab: Fab) -> None:
+    device = fab.connect(await fab.add("staying"))
+    assert device.subscribe("fabwafer/faba/staying/prediction/+")
+    before = fab.door.metric('fabwafer_door_reloads_total{result="ok"}')
+    done = False
+    published = 0
+
+    def publish() -> None:
+        nonlocal published
+        while not done:
+            assert device.publish(f"fabwafer/faba/staying/img/{published}"), f"cut after {published}"
+            published += 1
+
+    publishing = asyncio.create_task(asyncio.to_thread(publish))
+    for number in range(100):
+        await fab.add(f"camera{number}")
+    done = True
+    await publishing
+    assert fab.door.metric('fabwafer_door_reloads_total{result="ok"}') - before >= 100
+    assert published > 100
+    assert (await fab.bus.jetstream().stream_info("$MQTT_msgs")).state.messages == published
+    await fab.bus.publish("fabwafer.faba.staying.prediction.1", b"still subscribed")
+    await fab.bus.flush()
+    assert device.alive()
+    assert device.received == [("fabwafer/faba/staying/prediction/1", b"still subscribed")]
+
+
+async def test_many_devices_at_once_cost_few_reloads_and_all_come_back_after_a_kill(fab: Fab) -> None:
+    before = fab.door.metric('fabwafer_door_reloads_total{result="ok"}')
+    credentials = await asyncio.gather(*(fab.devices.add("faba", f"camera{number}") for number in range(200)))
+    await fab.devices.until_applied(30)
+    assert fab.door.metric('fabwafer_door_reloads_total{result="ok"}') - before < 50
+    await asyncio.gather(*(asyncio.to_thread(fab.connect, each) for each in credentials))
+
+    fab.server.kill()
+    fab.server.start()
+    # No door is needed for this: the server reads the file that the door left.
+    await asyncio.gather(*(asyncio.to_thread(fab.connect, each) for each in credentials))
+    wait_until(fab.door.ready, "the door found the server again")
+
+
+async def test_what_changed_while_the_door_was_away_is_applied_when_it_comes_back(fab: Fab) -> None:
+    revoked = await fab.add("revoked")
+    leaving = fab.connect(revoked)
+    fab.door.stop()
+    await fab.devices.revoke("faba", "revoked")
+    added = await fab.devices.add("faba", "added")
+    assert leaving.alive()
+    fab.door.start()
+    assert not leaving.alive()
+    fab.connect(added)
+
+
+async def test_what_changed_while_the_server_restarted_is_applied(fab: Fab) -> None:
+    revoked = await fab.add("revoked")
+    fab.server.kill()
+    fab.server.start()
+    bus = await nats.connect(fab.server.url)
+    devices = await Devices.open(bus)
+    await devices.revoke("faba", "revoked")
+    await devices.until_applied(30)
+    assert fab.try_to_connect(revoked).connack == NOT_AUTHORIZED
+    await bus.close()
+
+
+async def test_a_reload_that_the_server_refuses_leaves_the_users_and_is_tried_again(fab: Fab) -> None:
+    first = await fab.add("first")
+    device = fab.connect(first)
+    good = fab.server.config.read_text()
+    users = fab.server.users_file.read_text()
+    fab.server.config.write_text(good + "no_such_setting: 1\n")
+    second = await fab.devices.add("faba", "second")
+    wait_until(lambda: fab.door.metric('fabwafer_door_reloads_total{result="refused"}') >= 1, "it is refused")
+    wait_until(lambda: "no_such_setting" in json.dumps(fab.door.log()), "the server's reason is in the log")
+    assert fab.server.users_file.read_text() == users
+    assert device.publish("fabwafer/faba/first/img/1")
+    assert not fab.door.ready()
+
+    fab.server.config.write_text(good)
+    await fab.devices.until_applied(30)
+    fab.connect(second)
+    assert device.alive()
+
+
+async def test_an_entry_that_is_no_device_locks_nobody_out(fab: Fab) -> None:
+    bucket = await fab.bus.jetstream().key_value("devices")
+    await bucket.put("faba.broken", b'{"fab": "faba", "camera": "broken", "hash": "\\" }] #", "created": 1}')
+    fab.connect(await fab.add("mine"))
+    assert "broken" not in fab.server.users_file.read_text()
+
+
+def _publish(topic: str | bytes, payload: bytes = b"x", qos: int = 1) -> Callable[[Fab, Credentials], None]:
+    def act(fab: Fab, credentials: Credentials) -> None:
+        fab.connect(credentials, "dropping").publish(topic, payload, qos=qos)
+
+    return act
+
+
+def _subscribe(topic_filter: str) -> Callable[[Fab, Credentials], None]:
+    def act(fab: Fab, credentials: Credentials) -> None:
+        fab.connect(credentials, "dropping").subscribe(topic_filter)
+
+    return act
+
+
+def _send(data: bytes) -> Callable[[Fab, Credentials], None]:
+    def act(fab: Fab, credentials: Credentials) -> None:
+        device = fab.connect(credentials, "dropping")
+        device.send(data)
+        assert not device.alive()
+
+    return act
+
+
+def _wrong_password(fab: Fab, credentials: Credentials) -> None:
+    wrong = credentials.model_copy(update={"password": "wrong"})
+    assert fab.try_to_connect(wrong, "dropping").connack == NOT_AUTHORIZED
+
+
+def _client_id_with_a_dot(fab: Fab, credentials: Credentials) -> None:
+    assert fab.try_to_connect(credentials, "with.dot").connack == 2
+
+
+def _another_version(fab: Fab, credentials: Credentials) -> None:
+    assert RawMqtt(fab.server.mqtt_port, credentials.user, credentials.password, level=5).connack == 1
+
+
+OWN = "fabwafer/faba/mine/img/"
+
+
+@pytest.mark.parametrize(
+    ("reason", "act"),
+    [
+        pytest.param("permission", _publish("fabwafer/faba/theirs/img/1"), id="another's image"),
+        pytest.param("permission", _publish("fabwafer/fabb/mine/prediction/1", qos=0), id="another fab's prediction"),
+        pytest.param("unknown_topic", _publish("wafers/1"), id="a topic that is not ours"),
+        pytest.param("unknown_topic", _publish("fabwafer/faba/mine/image/1"), id="a misspelt kind"),
+        pytest.param("unknown_topic", _publish("fabwafer/faba/mine/img"), id="no image id"),
+        pytest.param("unknown_topic", _publish('fabwafer/faba/mine/"/img/1'), id="a quotation mark"),
+        pytest.param("bad_topic", _publish(OWN + "a b"), id="a space"),
+        pytest.param("bad_topic", _publish(OWN + "a\nb"), id="a line break"),
+        pytest.param("bad_topic", _publish(OWN + "+"), id="a wildcard"),
+        pytest.param("bad_topic", _publish(OWN + "a\0b"), id="a null"),
+        pytest.param("bad_topic", _publish(b"fabwafer/faba/mine/img/\xff"), id="no text"),
+        pytest.param("bad_topic", _publish(""), id="no topic"),
+        pytest.param("oversize", _publish(OWN + "1", bytes(9_000_000)), id="9 MB"),
+        pytest.param("qos2", _publish(OWN + "1", qos=2), id="QoS 2"),
+        pytest.param("subscription", _subscribe("#"), id="reading everything"),
+        pytest.param("subscription", _subscribe("fabwafer/faba/mine/a b"), id="subscribing with a space"),
+        pytest.param("subscription", _subscribe(""), id="subscribing to nothing"),
+        pytest.param("authentication", _wrong_password, id="a wrong password"),
+        pytest.param("client_id", _client_id_with_a_dot, id="a client id with a dot"),
+        pytest.param("protocol", _another_version, id="MQTT 5"),
+        pytest.param("protocol", _send(b"\xf0\x00"), id="an unknown packet"),
+        pytest.param("protocol", _send(b"\x32\x01\x00"), id="a truncated publish"),
+    ],
+)
+async def test_what_the_listener_drops_is_counted_by_reason_and_its_device_works_again(
+    fab: Fab, reason: str, act: Callable[[Fab, Credentials], None]
+) -> None:
+    credentials = await fab.add("mine")
+    act(fab, credentials)
+    wait_until(lambda: fab.door.dropped(reason) >= 1, f"{reason} is counted: {fab.server.log_file.read_text()[-500:]}")
+    assert fab.connect(credentials, "well-behaved").publish(OWN + "good")
+    assert await fab.stored() == ["$MQTT.msgs.fabwafer.faba.mine.img.good"]
+
+    (dropped,) = [line for line in fab.door.log() if line["event"] == "dropped"]
+    assert (dropped["reason"], dropped["times"]) == (reason, 1)
+    if act is not _another_version:
+        assert dropped["user"] == "faba.mine"
+        assert dropped["client_id"] == ("with.dot" if act is _client_id_with_a_dot else "dropping")
+
+
+async def test_what_could_not_be_stored_is_counted_and_its_device_works_again(nats_server: NatsServer) -> None:
+    await lay_streams(nats_server.url, mqtt_max_bytes=100_000)
+    with DoorProcess(nats_server) as door:
+        bus = await nats.connect(nats_server.url)
+        fab = Fab(nats_server, door, bus, await Devices.open(bus))
+        credentials = await fab.add("mine")
+        device = fab.connect(credentials)
+        published = 0
+        while device.publish(f"{OWN}{published}", bytes(10_000)):
+            published += 1
+            assert published < 100
+        wait_until(lambda: door.dropped("not_stored") == 1, "it is counted")
+        assert (await bus.jetstream().stream_info("$MQTT_msgs")).state.messages == published
+        await bus.jetstream().purge_stream("$MQTT_msgs")
+        assert fab.connect(credentials).publish(OWN + "again")
+        await bus.close()
+
+
+async def test_drops_are_counted_once_over_log_rotation_and_restarts_of_the_door(nats_server: NatsServer) -> None:
+    nats_server.config.write_text(
+        nats_server.config.read_text().replace("logfile_size_limit: 16MB", "logfile_size_limit: 20000")
+    )
+    nats_server.restart()
+    await lay_streams(nats_server.url)
+    total = 0
+
+    def publish_badly(fab: Fab, credentials: Credentials, count: int) -> None:
+        nonlocal total
+        device = fab.connect(credentials)
+        for number in range(count):
+            assert device.publish(f"wafers/{number}")
+        total += count
+
+    door = DoorProcess(nats_server)
+    try:
+        door.start()
+        bus = await nats.connect(nats_server.url)
+        fab = Fab(nats_server, door, bus, await Devices.open(bus))
+        credentials = await fab.add("mine")
+        publish_badly(fab, credentials, 300)
+        wait_until(lambda: door.dropped("unknown_topic") == 300, "all are counted over rotations")
+        assert len(list(nats_server.directory.glob("nats.log.*"))) >= 1
+        door.stop()
+        # While the door is away the log is rotated, but not so often that the part it has not read is deleted.
+        publish_badly(fab, credentials, 250)
+        door.start()
+        wait_until(lambda: door.dropped("unknown_topic") == 250, "what came while it was away is counted")
+        publish_badly(fab, credentials, 1)
+        wait_until(lambda: door.dropped("unknown_topic") == 251, "and what comes now")
+        await bus.close()
+    finally:
+        door.stop()
+    counted = sum(line["times"] for line in door.log() if line["event"] == "dropped")
+    assert counted == total
+
+
+async def test_in_a_cluster_every_door_lets_a_device_into_its_own_server(
+    nats_cluster: NatsCluster, tmp_path: Path
+) -> None:
+    await lay_streams(nats_cluster.servers[0].url, replicas=3)
+    doors = [DoorProcess(server, replicas=3) for server in nats_cluster.servers]
+    data = tmp_path / "data"
+    data.mkdir()
+    describe_system(data, nats_cluster.servers[0])
+    try:
+        for door in doors:
+            door.start(ready=False)
+        for door in doors:
+            wait_until(door.ready, "every door is ready")
+        added = await asyncio.to_thread(fabwafer, "device", "add", "faba", "mine", "--json", data=data)
+        assert added.returncode == 0, added.stderr
+        credentials = Credentials.model_validate_json(added.stdout)
+        connections = [
+            RawMqtt(server.mqtt_port, credentials.user, credentials.password, client_id=f"at-{server.server_name}")
+            for server in nats_cluster.servers
+        ]
+        assert [each.connack for each in connections] == [ACCEPTED] * 3
+
+        # The door of a server that comes back stays with that server.
+        nats_cluster.servers[1].kill()
+        nats_cluster.servers[1].start()
+        wait_until(doors[1].ready, "the door found its server again")
+        revoked = await asyncio.to_thread(fabwafer, "device", "revoke", "faba", "mine", data=data)
+        assert revoked.returncode == 0, revoked.stderr
+        assert not any(each.alive() for each in connections)
+        for server in nats_cluster.servers:
+            assert RawMqtt(server.mqtt_port, credentials.user, credentials.password).connack == NOT_AUTHORIZED
+    finally:
+        for door in doors:
+            door.stop()
