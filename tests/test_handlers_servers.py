@@ -111,6 +111,7 @@ def test_explain_adds_the_heatmap_in_its_true_size(either_server: Server, classi
     assert status == 200
     first, second = answer["predictions"]
     (expected,) = classifier.classify([image(20, 40)], heatmap=True)
+    assert expected.heatmap is not None
     np.testing.assert_allclose(np.array(first["heatmap"]), expected.heatmap, rtol=1e-4, atol=1e-4)
     assert second["heatmap"] is None
 
