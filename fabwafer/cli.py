@@ -42,19 +42,23 @@ def _command_line(arguments: list[str], commands: dict[str, EntryPoint]) -> type
     for name, entry in sorted(commands.items()):
         try:
             _add(app, name, entry.load())
-        except ModuleNotFoundError as missing:
+        except ModuleNotFoundError:
             if asked == name:
-                raise SystemExit(
-                    f"fabwafer {name} needs the module {missing.name!r}, which is not installed here: "
-                    "install the part that brings it, for example with pip install 'fabwafer[all]'"
-                ) from missing
+                raise
+            continue  # the help lists what can run here
     return app
 
 
 def main() -> None:
     """Runs the command line: imports the module of the command that is asked for, and no other."""
     commands = {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}
-    _command_line(sys.argv[1:], commands)(prog_name="fabwafer")
+    try:
+        _command_line(sys.argv[1:], commands)(prog_name="fabwafer")
+    except ModuleNotFoundError as missing:
+        raise SystemExit(
+            f"this command needs the module {missing.name!r}, which is not installed here: "
+            "install the part that brings it, for example with pip install 'fabwafer[all]'"
+        ) from missing
 
 
 if __name__ == "__main__":

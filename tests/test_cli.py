@@ -56,10 +56,11 @@ def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
 def test_a_command_whose_part_is_not_installed_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['typer.missing'] = None\n"
-        "import importlib.metadata as metadata\n"
-        "from fabwafer.cli import _command_line\n"
+        "import importlib.metadata as metadata, fabwafer.cli as cli\n"
         "entry = metadata.EntryPoint('gone', 'typer.missing:app', 'fabwafer.commands')\n"
-        "_command_line(['gone'], {'gone': entry})"
+        "cli.entry_points = lambda group: [entry]\n"
+        "sys.argv = ['fabwafer', 'gone']\n"
+        "cli.main()"
     )
     refused = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
