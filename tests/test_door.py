@@ -307,9 +307,17 @@ async def test_many_devices_at_once_cost_few_reloads_and_all_come_back_after_a_k
 
     fab.server.kill()
     fab.server.start()
-    # No door is needed for this: the server reads the file that the door left.
-    await asyncio.gather(*(asyncio.to_thread(fab.connect, each) for each in credentials))
+    # Like a real device, each tries again when the server was too busy to let it in.
+    await asyncio.gather(*(asyncio.to_thread(_come_back, fab, each) for each in credentials))
     wait_until(fab.door.ready, "the door found the server again")
+
+
+def _come_back(fab: Fab, credentials: Credentials) -> None:
+    for _ in range(10):
+        if (code := fab.try_to_connect(credentials).connack) == ACCEPTED:
+            return
+        assert code != NOT_AUTHORIZED
+    raise AssertionError(f"{credentials.user} did not come back")
 
 
 async def test_what_changed_while_the_door_was_away_is_applied_when_it_comes_back(fab: Fab) -> None:
@@ -439,9 +447,11 @@ async def test_what_the_listener_drops_is_counted_by_reason_and_its_device_works
 
     (dropped,) = [line for line in fab.door.log() if line["event"] == "dropped"]
     assert (dropped["reason"], dropped["times"]) == (reason, 1)
-    if act is not _another_version:
+    if act is _another_version:
+        return
+    if act is not _client_id_with_a_dot:  # it is refused before the server looks who it is
         assert dropped["user"] == "faba.mine"
-        assert dropped["client_id"] == ("with.dot" if act is _client_id_with_a_dot else "dropping")
+    assert dropped["client_id"] == ("with.dot" if act is _client_id_with_a_dot else "dropping")
 
 
 async def test_what_could_not_be_stored_is_counted_and_its_device_works_again(nats_server: NatsServer) -> None:

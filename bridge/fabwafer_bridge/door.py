@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ READ_LOG_EVERY: Final = 0.2
 AGAIN_AFTER: Final = 0.5
 AFTER_REFUSAL: Final = 5.0
 USERS_REMEMBERED: Final = 1024
+READ_WITHIN: Final = 2.0
+"""Seconds within which a server that starts has surely read its files."""
 
 # The bridge's own user. The server takes these from its environment, so no file holds them.
 _BRIDGE: Final = "  {user: $FABWAFER_BRIDGE_USER, password: $FABWAFER_BRIDGE_PASSWORD}\n"
@@ -147,9 +150,8 @@ class Door:
         copy = devices.copy()
         while not lost.is_set():
             changed.clear()
-            # The first time always: the server may have read an older file than the one there is.
             if await copy.catch_up() or self._applied is None:
-                await self._apply(server, copy.devices, always=self._applied is None)
+                await self._apply(server, copy.devices)
                 self._applied = copy.revision
             await _first(changed, lost, seconds=LOOK_EVERY)
             if changed.is_set():
@@ -164,14 +166,14 @@ class Door:
                 await bus.jetstream().consumer_info(streams.MQTT, streams.INTAKE)
             except NotFoundError:
                 if not shut:
-                    await self._apply(server, [], always=True)
+                    await self._apply(server, [])
                     log.info("no device is let in before the bridge has made its streams")
                     shut = True
                 await asyncio.sleep(0.2)
             else:
                 return
 
-    async def _apply(self, server: Client, devices: list[Device], *, always: bool) -> None:
+    async def _apply(self, server: Client, devices: list[Device]) -> None:
         """Writes the users file and has the server read it.
 
         Raises:
@@ -179,10 +181,10 @@ class Door:
         """
         fresh = users_file(devices)
         before = self._users_path.read_text() if self._users_path.exists() else None
-        if fresh == before and not always:
-            return
         if fresh != before:
             replace_file(self._users_path, fresh)
+        elif await self._has_read(server):
+            return
         answer = await _ask(server, "RELOAD", {})
         if "error" not in answer:
             RELOADS.labels("ok").inc()
@@ -193,6 +195,15 @@ class Door:
         if before is not None and fresh != before:
             replace_file(self._users_path, before)
         raise ReloadRefusedError(str(answer["error"].get("description")))
+
+    async def _has_read(self, server: Client) -> bool:
+        """Whether the server has read the users file as it is.
+
+        A reload that is not needed is better left out: right after a start all devices connect, and one that does so
+        during a reload can be made to wait for 5 s and to try again (2.15.1).
+        """
+        loaded = datetime.fromisoformat((await _ask(server, "VARZ", {}))["data"]["config_load_time"])
+        return self._users_path.stat().st_mtime + READ_WITHIN < loaded.timestamp()
 
     async def _count_drops(self) -> None:
         while True:

@@ -21,6 +21,7 @@ REASONS: Final = (
     "subscription",
     "authentication",
     "client_id",
+    "unavailable",
     "protocol",
 )
 """Every reason there is:
@@ -33,6 +34,7 @@ not_stored: the server could not store it (full), gave no PUBACK and closed the 
 subscription: subscribed to what it must not read
 authentication: signed in with a wrong user or password
 client_id: signed in with a client id that the server does not take, such as one with a dot
+unavailable: the server could not do what a connection needs just then; the device tries again
 protocol: anything else that is not MQTT 3.1.1 as the server speaks it"""
 
 # A client chooses its id, user and topic; the server writes them as quoted strings of Go, so that a quotation mark or
@@ -61,6 +63,7 @@ _BEGINNINGS: Final[tuple[tuple[str, str | None], ...]] = (
     ("ack pipeline stopped", None),
     ("authentication error", "authentication"),
     ("unable to connect: authentication error", None),
+    ("unable to connect: ", "unavailable"),
     ("invalid character in client ID", "client_id"),
 )
 
