@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from fabwafer.imagefile import BadImageError, probe
-from fabwafer.messages import Image, MessageRefusedError, Prediction, Topic, read_device_prediction, read_image
+from fabwafer.messages import MessageRefusedError, Topic, read_device_prediction, read_image
 from fabwafer_bridge import dead, metrics, streams
 from fabwafer_bridge.publisher import NeverStoredError, Outgoing, Publisher
 from fabwafer_bridge.puller import Puller
@@ -44,27 +44,22 @@ def checked(subject: str, payload: bytes, *, received: int, sequence: int, heade
         The message for IMAGES or PREDICTIONS, or its dead letter with the reason.
     """
     try:
-        topic = Topic.from_subject(subject)
-        message: Image | Prediction
-        if topic.kind == "img":
-            image = read_image(topic, payload)
-            probe(image.file())
-            target = streams.subject_of_image(image.fab, image.camera, image.imgid)
-            message = image
-        else:
-            message = read_device_prediction(topic, payload)
-            target = streams.subject_of_prediction("device", message.fab, message.camera, message.imgid)
-    except (MessageRefusedError, BadImageError) as refusal:
+        target, body = _read(subject, payload)
+    except Exception as refusal:
+        reason = str(refusal)
+        if not isinstance(refusal, (MessageRefusedError, BadImageError)):
+            # Whatever else a device's bytes bring about, they bring about again: were it not caught, each delivery
+            # would end the bridge, and nothing else would come through.
+            reason = f"cannot be read: {type(refusal).__name__}: {refusal}"
         return dead.letter(
             streams.INTAKE,
             subject=subject,
             origin=streams.MQTT_PREFIX + subject,
             payload=payload,
-            reason=str(refusal),
+            reason=reason,
             message_id=f"{received}:{sequence}:{_digest(payload)}",
             headers=headers,
         )
-    body = message.to_json()
     return Outgoing(
         target,
         body,
@@ -76,6 +71,17 @@ def checked(subject: str, payload: bytes, *, received: int, sequence: int, heade
             SEQUENCE: str(sequence),
         },
     )
+
+
+def _read(subject: str, payload: bytes) -> tuple[str, bytes]:
+    """Reads a message as a device sent it; returns its subject further on, and its body as we write it."""
+    topic = Topic.from_subject(subject)
+    if topic.kind == "img":
+        image = read_image(topic, payload)
+        probe(image.file())
+        return streams.subject_of_image(image.fab, image.camera, image.imgid), image.to_json()
+    said = read_device_prediction(topic, payload)
+    return streams.subject_of_prediction("device", said.fab, said.camera, said.imgid), said.to_json()
 
 
 def _digest(data: bytes) -> str:

@@ -49,11 +49,14 @@ async def intake(url: str) -> AsyncIterator[None]:
         for puller in pullers:
             await puller.renew()
 
+    async def behind() -> int:
+        return 0
+
     client = await connect(url, name="naive", reconnected=renew)
     puller = Puller(client, STREAM, DURABLE)
     pullers.append(puller)
     await puller.start()
-    running = asyncio.create_task(Intake(client, puller, Publisher(client)).run())
+    running = asyncio.create_task(Intake(client, puller, Publisher(client), behind).run())
     try:
         yield
     finally:
