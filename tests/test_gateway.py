@@ -211,15 +211,16 @@ def test_with_its_default_queue_mosquitto_loses_what_it_acknowledged_as_the_guid
     assert "Outgoing messages are being dropped for client fabwafer-gateway" in broker.log.read_text()
 
 
-def test_a_gateway_that_is_told_to_stop_while_the_bus_is_away_leaves_the_images_with_their_broker(
-    gateway: Gateway, bus: NatsServer, camera: Publisher
+@pytest.mark.parametrize("end", [Gateway.stop, Gateway.kill])
+def test_a_gateway_that_ends_while_the_bus_is_away_leaves_the_images_with_their_broker(
+    end: Callable[[Gateway], int | None], gateway: Gateway, bus: NatsServer, camera: Publisher
 ) -> None:
     bus.kill()
     publish_images(camera, 0, 200)
     wait_until(lambda: camera.acknowledged == 200, "the broker takes all of them")
     assert not answers(f"{gateway.url}/readyz")
     assert answers(f"{gateway.url}/healthz")
-    assert gateway.stop() == 0
+    assert not end(gateway)
     bus.start()
 
     gateway.start()
