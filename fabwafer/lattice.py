@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MOST_DIES = 400
+_FEWEST = 15  # fewer repeats than this make no spectrum
 
 
 def pitch(labels: NDArray[np.uint8], axis: int) -> tuple[int, int]:
@@ -79,7 +80,7 @@ def periods(pixels: NDArray[np.float32], axis: int) -> list[int]:
     Only peaks of more than five times the spectrum's median count: those of smoothed drawings of real maps are.
     """
     length = pixels.shape[axis]
-    if length < 24:
+    if length < 2 * _FEWEST:
         return []
     found: list[int] = []
     steps = np.diff(pixels, axis=axis)
@@ -87,8 +88,8 @@ def periods(pixels: NDArray[np.float32], axis: int) -> list[int]:
         profile = np.zeros(length, np.float32)
         profile[1 : length + 1 - order] = np.abs(differences).sum(axis=1 - axis)
         spectrum = np.abs(np.fft.rfft(profile - profile.mean()))
-        spectrum[:12] = 0
-        usual = float(np.median(spectrum[12:]))
+        spectrum[:_FEWEST] = 0
+        usual = float(np.median(spectrum[_FEWEST:]))
         peak = int(spectrum.argmax())
         if spectrum[peak] <= 5 * usual:
             continue

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Colour = NDArray[np.float32]
 
 # Luma weights of ITU-R BT.601, those of Pillow's grey and of JPEG.
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 # Colour maps along which luminance does not tell the order: both ends are dark and the middle is light (or the other
 # way round). Their colours at 0, 1/2 and 1, or the first three of a list, as matplotlib 3.10 defines them. Each is
@@ -53,7 +53,7 @@ class Palette:
 
 def luma(colour: Colour) -> float:
     """Luminance of an RGB colour, 0..255."""
-    return float(colour @ _LUMA)
+    return float(colour @ LUMA)
 
 
 def _red(colour: Colour) -> bool:
