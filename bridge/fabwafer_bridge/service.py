@@ -49,6 +49,7 @@ class Bridge:
         self._pullers: list[Puller] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._client: Client | None = None
+        self._closed = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Carries messages until `stopping` is set, then finishes what is under way.
@@ -62,7 +63,9 @@ class Bridge:
         log.info("metrics", address=address)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(health.stop)
-            client = await connect(settings.nats_url, name="fabwafer-bridge", reconnected=self._renew)
+            client = await connect(
+                settings.nats_url, name="fabwafer-bridge", reconnected=self._renew, closed=self._gone
+            )
             self._client = client
             stack.push_async_callback(_close, client)
             js = client.jetstream(timeout=5)
@@ -133,6 +136,9 @@ class Bridge:
         for puller in self._pullers:
             await puller.renew()
 
+    async def _gone(self) -> None:
+        self._closed.set()
+
     def _why_unready(self) -> str | None:
         if self._unready is None and self._client is not None and not self._client.is_connected:
             return "the bus is away"
@@ -140,10 +146,14 @@ class Bridge:
 
     async def _until(self, stopping: asyncio.Event) -> None:
         stop = asyncio.create_task(stopping.wait())
-        done, _ = await asyncio.wait([stop, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        gone = asyncio.create_task(self._closed.wait())
+        done, _ = await asyncio.wait([stop, gone, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
-        for task in done - {stop}:
+        gone.cancel()
+        for task in done - {stop, gone}:
             task.result()  # a consumer never returns: it raised
+        if gone in done:
+            raise ConnectionError("the client of the bus has given up; a new process has to begin anew")
 
     async def _drain(self) -> None:
         """Lets batches under way finish: with nothing more pulled, a consumer that is done waits for ever."""
@@ -210,6 +220,7 @@ async def _lag(js: JetStreamContext) -> None:
 
 
 async def _close(client: Client) -> None:
-    with contextlib.suppress(NatsError, TimeoutError):
+    with contextlib.suppress(NatsError, OSError, TimeoutError):
         await client.flush(timeout=2)
-    await client.close()
+    with contextlib.suppress(NatsError, OSError, TimeoutError):
+        await client.close()
