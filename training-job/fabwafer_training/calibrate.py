@@ -30,7 +30,10 @@ def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.intp]) -> f
 def fit_prior(
     logits: NDArray[np.float32], targets: NDArray[np.intp], counts: NDArray[np.float64], classes: Sequence[str]
 ) -> NDArray[np.float32]:
-    """Finds how far to move the logits towards the class frequencies, for the best macro-F1.
+    """Finds how far to move the logits towards the class frequencies, for the best of macro-F1 and mean class recall.
+
+    The two pull in opposite directions: macro-F1 towards the frequent classes, of which a small share mistaken for a
+    rare one already costs it its precision; recall towards the rare ones.
 
     Training draws rare classes more often than they are, which moves the logits the other way (Menon et al.,
     "Long-tail learning via logit adjustment", ICLR 2021). One number is fitted, not one a class: the rarest classes
@@ -48,7 +51,8 @@ def fit_prior(
     prior = np.log(counts / counts.sum())
     prior -= prior.mean()
     steps = np.linspace(-0.5, 1.0, 31)
-    scores = [measure(softmax(logits + step * prior), targets, classes)["macro_f1"] for step in steps]
+    found = [measure(softmax(logits + step * prior), targets, classes) for step in steps]
+    scores = [figures["macro_f1"] + figures["mean_class_recall"] for figures in found]
     # The mean over neighbours, because single maps of rare classes make the curve jagged.
     smooth = np.convolve(np.pad(scores, 2, mode="edge"), np.ones(5) / 5, mode="valid")
     best: NDArray[np.float32] = (steps[int(smooth.argmax())] * prior).astype(np.float32)
