@@ -113,6 +113,8 @@ class Classifier:
                 answers[row] = self._without_class(NOT_A_WAFER, str(error))
             except BadImageError as error:
                 answers[row] = self._without_class("", str(error))
+            except Exception as error:  # a fault of ours in reading one image must not fail its neighbours
+                answers[row] = self._without_class("", f"could not be read: {type(error).__name__}: {error}")
         classified = self.classify_grids(list(grids.values()), heatmap=heatmap)
         answers |= dict(zip(grids, classified, strict=True))
         return [answers[row] for row in range(len(images))]

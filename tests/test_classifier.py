@@ -1,5 +1,6 @@
 """The classifier: one answer for each image, whatever its neighbours are."""
 
+import io
 import json
 import subprocess
 import sys
@@ -8,6 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
 from typer.testing import CliRunner
 
 from fabwafer.classifier import Classifier
@@ -33,15 +38,14 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def noise() -> bytes:
-    import io
-
-    from PIL import Image
-
-    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+def png(pixels: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def noise() -> bytes:
+    return png(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
 
 
 def test_a_clear_pattern_is_named(classifier: Classifier) -> None:
@@ -68,6 +72,28 @@ def test_bad_images_do_not_fail_their_neighbours_nor_change_them(classifier: Cla
     assert not photo.probabilities.any()
     assert not photo.embedding.any()
     assert photo.error
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 80),
+    columns=st.integers(1, 80),
+    colours=st.integers(1, 5),
+    zoom=st.integers(1, 4),
+    smooth=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_any_picture_gets_an_answer_that_says_why_there_is_no_class(
+    classifier: Classifier, rows: int, columns: int, colours: int, zoom: int, smooth: bool, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    palette = random.integers(0, 256, (colours, 3), dtype=np.uint8)
+    image = Image.fromarray(palette[random.integers(0, colours, (rows, columns))])
+    how = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    found, ring = classifier.classify([png(np.asarray(image.resize((columns * zoom, rows * zoom), how))), encode(RING)])
+    assert ring.label == "Edge-Ring"
+    assert not found.error.startswith("could not be read"), found.error
+    assert found.wafer == (found.map is not None) == (not found.error)
 
 
 def test_many_maps_of_all_sizes_come_back_in_their_order(classifier: Classifier) -> None:
