@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,12 +14,14 @@ from fabwafer.defects import NOT_A_WAFER
 from fabwafer.messages import CONTEXT_FIELDS, Image, MapCountsMessage, Prediction, Topic
 from fabwafer_bridge import dead, metrics, streams
 from fabwafer_bridge.inference import Answer, ModelServerError
-from fabwafer_bridge.intake import MESSAGE_ID, RECEIVED, SEQUENCE, SOURCE
+from fabwafer_bridge.intake import MESSAGE_ID, PIXELS, RECEIVED, SEQUENCE, SOURCE
 from fabwafer_bridge.publisher import Outgoing, Publisher
 from fabwafer_bridge.puller import Puller
 
 BATCH: Final = 16
 BATCH_BYTES: Final = 4 * 1024 * 1024
+BATCH_PIXELS: Final = 16_000_000
+"""Pixels in one call: decoding 16 million takes seconds, and the call's time is bounded."""
 FAILURES_TOGETHER: Final = 3
 """After so many failures of a batch, each of its images goes alone."""
 FAILURES_ALONE: Final = 5
@@ -41,6 +43,7 @@ class Job:
     received: str
     sequence: str
     message_id: str
+    pixels: int
 
 
 class Classify:
@@ -70,8 +73,8 @@ class Classify:
                         jobs.append(_job(message))
                     except ValidationError as error:  # the intake writes no such thing, but others could
                         await self._publisher.store([_unreadable(message, error)])
-                if jobs:
-                    await self._work(jobs)
+                for several in in_pixels(jobs):
+                    await self._work(several)
 
     async def _work(self, jobs: Sequence[Job]) -> None:
         for _ in range(FAILURES_TOGETHER):
@@ -157,6 +160,18 @@ class Classify:
             metrics.CLOCK_SKEW_SECONDS.labels(job.image.fab).set((int(job.received) - job.image.timestamp) / 1000)
 
 
+def in_pixels(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Splits jobs into calls of at most `BATCH_PIXELS` pixels, or of one image that has more."""
+    several: list[Job] = []
+    for job in jobs:
+        if several and sum(one.pixels for one in several) + job.pixels > BATCH_PIXELS:
+            yield several
+            several = []
+        several.append(job)
+    if several:
+        yield several
+
+
 def predicted(image: Image, answer: Answer) -> Prediction:
     """Makes the prediction for an image of what the model server said; it bears the image's time stamp and context."""
     return Prediction.model_construct(
@@ -188,6 +203,7 @@ def _job(message: Msg) -> Job:
         received=headers.get(RECEIVED, str(image.timestamp)),
         sequence=headers.get(SEQUENCE, "0"),
         message_id=headers.get(MESSAGE_ID, f"seq-{message.metadata.sequence.stream}"),
+        pixels=int(headers.get(PIXELS, 0)),
     )
 
 

@@ -19,6 +19,7 @@ from fabwafer_bridge.puller import Puller
 RECEIVED: Final = "Fabwafer-Received"
 SEQUENCE: Final = "Fabwafer-Sequence"
 SOURCE: Final = "Fabwafer-Source"
+PIXELS: Final = "Fabwafer-Pixels"
 MESSAGE_ID: Final = "Nats-Msg-Id"
 
 BATCH: Final = 256
@@ -44,7 +45,7 @@ def checked(subject: str, payload: bytes, *, received: int, sequence: int, heade
         The message for IMAGES or PREDICTIONS, or its dead letter with the reason.
     """
     try:
-        target, body = _read(subject, payload)
+        target, body, more = _read(subject, payload)
     except Exception as refusal:
         reason = str(refusal)
         if not isinstance(refusal, (MessageRefusedError, BadImageError)):
@@ -69,19 +70,21 @@ def checked(subject: str, payload: bytes, *, received: int, sequence: int, heade
             MESSAGE_ID: headers.get(MESSAGE_ID, "") + _digest(body),
             RECEIVED: str(received),
             SEQUENCE: str(sequence),
+            **more,
         },
     )
 
 
-def _read(subject: str, payload: bytes) -> tuple[str, bytes]:
-    """Reads a message as a device sent it; returns its subject further on, and its body as we write it."""
+def _read(subject: str, payload: bytes) -> tuple[str, bytes, dict[str, str]]:
+    """Reads a message as a device sent it; returns its subject further on, its body as we write it, and headers."""
     topic = Topic.from_subject(subject)
     if topic.kind == "img":
         image = read_image(topic, payload)
-        probe(image.file())
-        return streams.subject_of_image(image.fab, image.camera, image.imgid), image.to_json()
+        info = probe(image.file())
+        pixels = {PIXELS: str(info.width * info.height)}
+        return streams.subject_of_image(image.fab, image.camera, image.imgid), image.to_json(), pixels
     said = read_device_prediction(topic, payload)
-    return streams.subject_of_prediction("device", said.fab, said.camera, said.imgid), said.to_json()
+    return streams.subject_of_prediction("device", said.fab, said.camera, said.imgid), said.to_json(), {}
 
 
 def _digest(data: bytes) -> str:

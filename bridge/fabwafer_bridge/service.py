@@ -24,7 +24,7 @@ from fabwafer_bridge.puller import Puller
 from fabwafer_bridge.settings import BridgeSettings, Role
 from fabwafer_bridge.webhook import Webhook
 
-DRAIN_SECONDS: Final = 8.0
+DRAIN_SECONDS: Final = 6.0
 """How long what is being worked on may take to finish after SIGTERM; the rest is delivered to the next process."""
 LAG_EVERY: Final = 2.0
 RETENTION_EVERY: Final = 3600.0

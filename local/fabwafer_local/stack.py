@@ -23,9 +23,10 @@ from fabwafer_local.supervisor import Part, PartFailedError, ServerSpec, Supervi
 
 LOCK_FILE: Final = "lock"
 TEMPORARY_FILE: Final = "temporary"
-STOP_SECONDS: Final = 9.0
-"""For the bridge to drain; what runs after it ends within 4 s more, so that all is gone within 20 s."""
-STOP_REST_SECONDS: Final = 4.0
+STOP_BRIDGE_SECONDS: Final = 8.0
+STOP_SERVERS_SECONDS: Final = 6.0
+STOP_BUS_SECONDS: Final = 4.0
+"""One after the other: the bridge drains into the others, so all is gone within 20 s."""
 BRIDGE_USER: Final = "bridge"
 
 SAMPLE_FAB: Final = "demo"
@@ -115,9 +116,7 @@ class Stack:
             raise StackError(f"the model server cannot start: {error}") from None
         (self._directory / TEMPORARY_FILE).write_text(str(spec.temporary))
         await self._supervisor.start(
-            Part(
-                "model server", spec.argv, spec.env, self._logs / "model-server.log", _classifies(http, spec.ready_url)
-            )
+            Part("model server", spec.argv, spec.env, self._logs / "model-server.log", _answers(http, spec.ready_url))
         )
         self._say("model server ready")
 
@@ -232,9 +231,9 @@ class Stack:
     async def stop(self) -> None:
         """Lets the bridge finish what is under way, then ends everything."""
         (self._directory / SYSTEM_FILE).unlink(missing_ok=True)
-        await self._supervisor.stop(["bridge"], STOP_SECONDS)
-        await self._supervisor.stop(["door", "model server"], STOP_REST_SECONDS)
-        await self._supervisor.stop(["NATS server"], STOP_REST_SECONDS)
+        await self._supervisor.stop(["bridge"], STOP_BRIDGE_SECONDS)
+        await self._supervisor.stop(["door", "model server"], STOP_SERVERS_SECONDS)
+        await self._supervisor.stop(["NATS server"], STOP_BUS_SECONDS)
         self._remove_temporary()
 
     def _remove_temporary(self) -> None:
@@ -253,23 +252,6 @@ def _answers(http: aiohttp.ClientSession, url: str) -> Callable[[], Awaitable[bo
     async def ready() -> bool:
         try:
             async with http.get(url) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return False
-
-    return ready
-
-
-def _classifies(http: aiohttp.ClientSession, url: str) -> Callable[[], Awaitable[bool]]:
-    """Asks the model itself about a small map: the server's own ping answers before its model does."""
-
-    async def ready() -> bool:
-        from fabwafer.synthetic import sample
-        from fabwafer.wafermap import encode
-
-        (_, grid), *_ = sample(seed=0, n=1)
-        try:
-            async with http.post(url, data=encode(grid)) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
