@@ -251,7 +251,7 @@ def _read_smoothed(pixels: Pixels, weights: Colour) -> Grid:
     border = np.concatenate([exact[0], exact[-1], exact[1:-1, 0], exact[1:-1, -1]])
     outside = palette.densest(np.broadcast_to(border, (border.shape[0], 3)))
     found = _sample(exact, weights)
-    inside = np.abs(exact - outside[: exact.shape[2]]).max(axis=2) > 30
+    inside = np.any([np.abs(exact[..., k] - outside[k]) > 30 for k in range(exact.shape[2])], axis=0)
     if not inside.any():
         raise NotAWaferMapError("expected a wafer map, got a picture in a single colour")
     framed = exact[_box(inside)]
@@ -273,25 +273,29 @@ def _sample(exact: NDArray[np.float32], weights: Colour) -> _Sampled | None:
     """
     grey = exact[..., 0] if exact.shape[2] == 1 else exact @ weights
     best: tuple[float, int, int] | None = None
+    edges = _edges(grey)
     least_pitch = 1.05
     across = lattice.periods(grey, 1)
     for rows, columns in [(rows, columns) for rows in lattice.periods(grey, 0) for columns in across]:
         pitch = min(exact.shape[0] / rows, exact.shape[1] / columns)
         if pitch < least_pitch:
             continue
-        misfit = _misfit(grey, _middles(grey[..., None], rows, columns)[..., 0]) / pitch
+        dies = _middles(grey[..., None], rows, columns)[..., 0]
+        misfit = min(_deviation(grey, dies, way) for way in _WAYS) / edges / pitch
         misfit -= 0.03 if pitch < _LARGE else 0.0
         if misfit < (0.11 if best is None else best[0]):
             best = misfit, rows, columns
             # Much smaller dies fit everything; near two pixels a die, a count and the one it folds to are rivals.
             least_pitch = max(least_pitch, 0.85 * pitch)
+            if pitch > 2.4:
+                break
     if best is None:
         return None
-    found = _dies_of(exact, grey, *best[1:])
+    found = _dies_of(exact, grey, edges, *best[1:])
     return found if found.misfit < (_MISFIT_LARGE if found.pitch >= 5 else 0.14) else None
 
 
-def _dies_of(exact: NDArray[np.float32], grey: NDArray[np.float32], rows: int, columns: int) -> _Sampled:
+def _dies_of(exact: NDArray[np.float32], grey: NDArray[np.float32], edges: float, rows: int, columns: int) -> _Sampled:
     """The dies of a picture on a known lattice: flat ones by their middles, smoothed ones by undoing the smoothing."""
     height, width = grey.shape
     pitch = min(height / rows, width / columns)
@@ -304,7 +308,7 @@ def _dies_of(exact: NDArray[np.float32], grey: NDArray[np.float32], rows: int, c
         deviation = _deviation(grey, (down @ grey @ across.T).astype(np.float32), way)
         if deviation < best:
             best, undo = deviation, (down, across)
-    misfit = best / _edges(grey) / pitch
+    misfit = best / edges / pitch
     if undo is None:
         return _Sampled(_middles(exact, rows, columns, spread), pitch, misfit)
     planes = [undo[0] @ exact[..., channel] @ undo[1].T for channel in range(exact.shape[2])]
@@ -326,14 +330,6 @@ def _middles(exact: NDArray[np.float32], rows: int, columns: int, spread: float 
             taken += out.take(low, axis) * (1 - share) + out.take(low + 1, axis) * share
         out = np.asarray(taken / len(offsets), np.float32)
     return out
-
-
-def _misfit(image: NDArray[np.float32], dies: NDArray[np.float32]) -> float:
-    """How badly the dies, drawn again at the picture's size, explain it, relative to the picture's own edges.
-
-    The best of three ways of drawing counts: flat dies, and dies smoothed into each other in two ways.
-    """
-    return min(_deviation(image, dies, way) for way in _WAYS) / _edges(image)
 
 
 def _edges(image: NDArray[np.float32]) -> float:
@@ -361,7 +357,7 @@ def _snap(dies: NDArray[np.float32], outside: Colour, found: _Sampled | None) ->
     # Pixels that are no dies are blends of dies at worst; dies under strong JPEG, whose colour is coarser than small
     # dies, are further off, but not everywhere.
     limit, share = (25, 0.2) if found is None else (35, 0.25 if found.pitch >= 3 else 0.35)
-    if np.count_nonzero(distance.min(axis=0) > limit) > share * max(1, np.count_nonzero(nearest)):
+    if int(np.count_nonzero(distance.min(axis=0) > limit)) > share * int(np.count_nonzero(nearest)):
         raise NotAWaferMapError("expected a wafer map in two or three colours, got a picture in many")
     grid: Grid = np.array(meaning, np.uint8)[nearest].reshape(dies.shape[:2])
     if len(colours) == 1:
