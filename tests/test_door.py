@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -12,6 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from fabwafer_bridge.devices import Credentials, Devices
+from fabwafer_bridge.doorlog import REASONS
 from tests.doors import DoorProcess, describe_system, fabwafer, lay_streams
 from tests.nats_servers import NatsCluster, NatsServer, nats_cluster, nats_server
 from tests.raw_mqtt import RawMqtt, Will
@@ -24,13 +26,15 @@ NOT_AUTHORIZED = 5
 
 
 class Fab:
-    """A server with a door, and a connection with the bridge's rights."""
+    """A server with a door, and a connection with the bridge's rights; what the door counts begins at 0 here."""
 
     def __init__(self, server: NatsServer, door: DoorProcess, bus: Client, devices: Devices) -> None:
         self.server = server
         self.door = door
         self.bus = bus
         self.devices = devices
+        self._dropped_before = {reason: door.dropped(reason) for reason in REASONS}
+        self._logged_before = len(door.log())
 
     async def add(self, camera: str) -> Credentials:
         credentials = await self.devices.add("faba", camera)
@@ -46,6 +50,12 @@ class Fab:
         name = client_id or credentials.user.replace(".", "-")
         return RawMqtt(self.server.mqtt_port, credentials.user, credentials.password, client_id=name)
 
+    def dropped(self, reason: str) -> float:
+        return self.door.dropped(reason) - self._dropped_before[reason]
+
+    def log(self) -> list[dict[str, Any]]:
+        return self.door.log()[self._logged_before :]
+
     async def stored(self) -> list[str]:
         """The subjects in the stream that keeps what devices publish, for as long as nobody takes them."""
         info = await self.bus.jetstream().stream_info("$MQTT_msgs", subjects_filter=">")
@@ -54,11 +64,34 @@ class Fab:
 
 @pytest_asyncio.fixture
 async def fab(nats_server: NatsServer) -> AsyncIterator[Fab]:
+    """Everything fresh."""
     await lay_streams(nats_server.url)
     with DoorProcess(nats_server) as door:
         bus = await nats.connect(nats_server.url)
         yield Fab(nats_server, door, bus, await Devices.open(bus))
         await bus.close()
+
+
+@pytest.fixture(scope="module")
+def server_with_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NatsServer, DoorProcess]]:
+    with NatsServer(tmp_path_factory.mktemp("shared") / "nats") as server:
+        asyncio.run(lay_streams(server.url))
+        with DoorProcess(server) as door:
+            yield server, door
+
+
+@pytest_asyncio.fixture
+async def shared_fab(server_with_door: tuple[NatsServer, DoorProcess]) -> AsyncIterator[Fab]:
+    """A server and a door that other tests use as well, without devices and messages."""
+    server, door = server_with_door
+    bus = await nats.connect(server.url)
+    await bus.jetstream().purge_stream("$MQTT_msgs")
+    devices = await Devices.open(bus)
+    yield Fab(server, door, bus, devices)
+    for device in await devices.all():
+        await devices.revoke(device.fab, device.camera)
+    await devices.until_applied(30)
+    await bus.close()
 
 
 FOREIGN_FILTERS = (
@@ -109,8 +142,8 @@ async def test_a_device_can_subscribe_to_its_own_and_to_nothing_else(fab: Fab, q
     await fab.bus.publish("fabwafer.faba.theirs.prediction.1", b"secret")
     await fab.bus.publish("fabwafer.faba.mine.alert.1", b"for me")
     await fab.bus.flush()
-    assert me.alive()
-    assert {(topic, payload) for topic, payload in me.received} == {("fabwafer/faba/mine/alert/1", b"for me")}
+    wait_until(lambda: me.alive() and me.received != [], "my own message comes")
+    assert set(me.received) == {("fabwafer/faba/mine/alert/1", b"for me")}
 
 
 async def test_a_session_that_comes_back_later_gets_nothing_of_others(fab: Fab) -> None:
@@ -139,10 +172,12 @@ async def test_another_device_cannot_take_over_a_session_and_read_what_waits_in_
     other.close()
     assert fab.connect(theirs, "second").publish("fabwafer/faba/theirs/img/1", b"secret")
     me = RawMqtt(port, mine.user, mine.password, client_id="shared", clean=False)
+    assert me.subscribe("fabwafer/faba/mine/#")
     await fab.bus.publish("fabwafer.faba.theirs.prediction.1", b"secret")
+    await fab.bus.publish("fabwafer.faba.mine.prediction.1", b"for me")
     await fab.bus.flush()
-    me.alive()
-    assert me.received == []
+    wait_until(lambda: me.alive() and me.received != [], "my own message comes")
+    assert me.received == [("fabwafer/faba/mine/prediction/1", b"for me")]
 
 
 FOREIGN_TOPICS = (
@@ -164,7 +199,8 @@ FOREIGN_TOPICS = (
 
 @pytest.mark.parametrize("qos", [0, 1])
 @pytest.mark.parametrize("retain", [False, True])
-async def test_a_device_can_publish_under_its_own_name_only(fab: Fab, qos: int, retain: bool) -> None:
+async def test_a_device_can_publish_under_its_own_name_only(shared_fab: Fab, qos: int, retain: bool) -> None:
+    fab = shared_fab
     me = fab.connect(await fab.add("mine"))
     heard: list[str] = []
 
@@ -185,23 +221,23 @@ async def test_a_device_can_publish_under_its_own_name_only(fab: Fab, qos: int, 
     assert await fab.stored() == expected
     assert await fab.devices.revision() == before
     wait_until(
-        lambda: fab.door.dropped("permission") + fab.door.dropped("unknown_topic") >= len(FOREIGN_TOPICS),
+        lambda: fab.dropped("permission") + fab.dropped("unknown_topic") >= len(FOREIGN_TOPICS),
         "what was dropped is counted",
     )
 
 
 async def test_a_will_on_a_foreign_topic_does_not_work(fab: Fab) -> None:
     mine = await fab.add("mine")
-    for topic in ("fabwafer/faba/theirs/img/will", "$MQTT/msgs/fabwafer/faba/theirs/img/will"):
-        for retain in (False, True):
-            device = RawMqtt(
-                fab.server.mqtt_port, mine.user, mine.password, will=Will(topic, b"x", qos=1, retain=retain)
-            )
-            device.drop()
-    own = RawMqtt(fab.server.mqtt_port, mine.user, mine.password, will=Will("fabwafer/faba/mine/img/will", b"x", qos=1))
-    own.drop()
-    # The last will has come, so the ones before it have been dealt with.
-    wait_until(lambda: fab.door.dropped("permission") == 2, "wills on another's topic are counted")
+    port = fab.server.mqtt_port
+    wills = [
+        Will(topic, b"x", qos=1, retain=retain)
+        for topic in ("fabwafer/faba/theirs/img/will", "$MQTT/msgs/fabwafer/faba/theirs/img/will")
+        for retain in (False, True)
+    ]
+    for number, will in enumerate([*wills, Will("fabwafer/faba/mine/img/will", b"x")]):
+        RawMqtt(port, mine.user, mine.password, client_id=f"dying-{number}", will=will).drop()
+    wait_until(lambda: fab.dropped("permission") == 2, "wills on another's topic are counted")
+    wait_until(lambda: fab.dropped("unknown_topic") == 2, "wills on the server's own subjects are counted")
     for _ in range(200):
         if await fab.stored():
             break
@@ -211,7 +247,8 @@ async def test_a_will_on_a_foreign_topic_does_not_work(fab: Fab) -> None:
     assert rmsgs.state.messages == 0
 
 
-async def test_a_devices_credentials_open_nothing_but_mqtt(fab: Fab) -> None:
+async def test_a_devices_credentials_open_nothing_but_mqtt(shared_fab: Fab) -> None:
+    fab = shared_fab
     mine = await fab.add("mine")
     address = f"nats://{mine.user}:{mine.password}@127.0.0.1:{fab.server.client_port}"
 
@@ -219,7 +256,7 @@ async def test_a_devices_credentials_open_nothing_but_mqtt(fab: Fab) -> None:
 
     with pytest.raises(nats.errors.Error, match="Authorization"):
         await nats.connect(address, allow_reconnect=False, error_cb=quiet)
-    wait_until(lambda: fab.door.dropped("authentication") == 1, "the try is counted")
+    wait_until(lambda: fab.dropped("authentication") == 1, "the try is counted")
 
 
 async def test_no_device_is_let_in_before_the_bridge_has_made_its_streams(nats_server: NatsServer) -> None:
@@ -260,7 +297,8 @@ async def test_users_left_from_before_are_shut_out_where_the_streams_are_gone(na
         door.stop()
 
 
-async def test_a_revoked_device_is_cut_and_nobody_else(fab: Fab) -> None:
+async def test_a_revoked_device_is_cut_and_nobody_else(shared_fab: Fab) -> None:
+    fab = shared_fab
     revoked, staying = await fab.add("revoked"), await fab.add("staying")
     leaving, other = fab.connect(revoked), fab.connect(staying)
     assert leaving.publish("fabwafer/faba/revoked/img/1")
@@ -294,7 +332,7 @@ async def test_a_hundred_reloads_disturb_no_connection_and_lose_no_publish(fab: 
     assert (await fab.bus.jetstream().stream_info("$MQTT_msgs")).state.messages == published
     await fab.bus.publish("fabwafer.faba.staying.prediction.1", b"still subscribed")
     await fab.bus.flush()
-    assert device.alive()
+    wait_until(lambda: device.alive() and device.received != [], "the subscription is still there")
     assert device.received == [("fabwafer/faba/staying/prediction/1", b"still subscribed")]
 
 
@@ -363,11 +401,13 @@ async def test_a_reload_that_the_server_refuses_leaves_the_users_and_is_tried_ag
     assert device.alive()
 
 
-async def test_an_entry_that_is_no_device_locks_nobody_out(fab: Fab) -> None:
+async def test_an_entry_that_is_no_device_locks_nobody_out(shared_fab: Fab) -> None:
+    fab = shared_fab
     bucket = await fab.bus.jetstream().key_value("devices")
     await bucket.put("faba.broken", b'{"fab": "faba", "camera": "broken", "hash": "\\" }] #", "created": 1}')
     fab.connect(await fab.add("mine"))
     assert "broken" not in fab.server.users_file.read_text()
+    await bucket.delete("faba.broken")
 
 
 def _publish(topic: str | bytes, payload: bytes = b"x", qos: int = 1) -> Callable[[Fab, Credentials], None]:
@@ -437,15 +477,16 @@ OWN = "fabwafer/faba/mine/img/"
     ],
 )
 async def test_what_the_listener_drops_is_counted_by_reason_and_its_device_works_again(
-    fab: Fab, reason: str, act: Callable[[Fab, Credentials], None]
+    shared_fab: Fab, reason: str, act: Callable[[Fab, Credentials], None]
 ) -> None:
+    fab = shared_fab
     credentials = await fab.add("mine")
     act(fab, credentials)
-    wait_until(lambda: fab.door.dropped(reason) >= 1, f"{reason} is counted: {fab.server.log_file.read_text()[-500:]}")
+    wait_until(lambda: fab.dropped(reason) >= 1, f"{reason} is counted: {fab.server.log_file.read_text()[-500:]}")
     assert fab.connect(credentials, "well-behaved").publish(OWN + "good")
     assert await fab.stored() == ["$MQTT.msgs.fabwafer.faba.mine.img.good"]
 
-    (dropped,) = [line for line in fab.door.log() if line["event"] == "dropped"]
+    (dropped,) = [line for line in fab.log() if line["event"] == "dropped"]
     assert (dropped["reason"], dropped["times"]) == (reason, 1)
     if act is _another_version:
         return

@@ -226,19 +226,21 @@ class Door:
 
     async def _user_of(self, connection: int) -> str | None:
         """Who a connection belongs to, as far as the server still knows: its log does not say."""
-        if connection not in self._users:
-            if self._server is None:
-                return None
+        for _ in range(2):
+            if connection in self._users or self._server is None:
+                break
             try:
                 # State 2: whether it is open or closed.
                 answer = await _ask(self._server, "CONNZ", {"cid": connection, "auth": True, "state": 2})
             except (NatsError, OSError, TimeoutError):
-                return None
-            found = answer.get("data", {}).get("connections") or [{}]
-            self._users[connection] = found[0].get("authorized_user")
-            if len(self._users) > USERS_REMEMBERED:
-                self._users.popitem(last=False)
-        return self._users[connection]
+                break
+            if found := answer.get("data", {}).get("connections"):
+                self._users[connection] = found[0].get("authorized_user")
+                if len(self._users) > USERS_REMEMBERED:
+                    self._users.popitem(last=False)
+            else:  # for a moment, a connection that closes is neither among the open nor among the closed ones
+                await asyncio.sleep(0.1)
+        return self._users.get(connection)
 
 
 async def _connect(url: str, name: str, lost: asyncio.Event) -> Client:
