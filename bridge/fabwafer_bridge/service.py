@@ -157,8 +157,7 @@ class Bridge:
 
     async def _drain(self) -> None:
         """Lets batches under way finish: with nothing more pulled, a consumer that is done waits for ever."""
-        for puller in self._pullers:
-            await puller.stop()
+        await asyncio.gather(*(puller.stop() for puller in self._pullers))
         deadline = time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < deadline and any(puller.busy for puller in self._pullers):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
