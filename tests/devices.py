@@ -16,34 +16,34 @@ class Device:
         self._address = urlsplit(url)
         self._connected = threading.Event()
         self.received: list[tuple[str, bytes]] = []
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id)
-        self._client.username_pw_set(user, password)
-        self._client.on_connect = lambda *_: self._connected.set()
-        self._client.on_message = lambda _client, _data, message: self.received.append(
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id)
+        self.client.username_pw_set(user, password)
+        self.client.on_connect = lambda *_: self._connected.set()
+        self.client.on_message = lambda _client, _data, message: self.received.append(
             (message.topic, bytes(message.payload))
         )
 
     def __enter__(self) -> Self:
-        self._client.connect(self._address.hostname or "", self._address.port or 0)
-        self._client.loop_start()
+        self.client.connect(self._address.hostname or "", self._address.port or 0)
+        self.client.loop_start()
         assert self._connected.wait(30), "no CONNACK"
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        self.client.disconnect()
+        self.client.loop_stop()
 
     def publish(self, topic: str, payload: bytes | str, qos: int = 1) -> bool:
         """Publishes, and tells whether its PUBACK came (with QoS 0: whether it was sent)."""
-        sent = self._client.publish(topic, payload, qos=qos)
+        sent = self.client.publish(topic, payload, qos=qos)
         sent.wait_for_publish(timeout=30)
         return sent.is_published()
 
     def subscribe(self, topic: str) -> None:
         """Subscribes, and returns when the listener said so."""
         done = threading.Event()
-        self._client.on_subscribe = lambda *_: done.set()
-        self._client.subscribe(topic, qos=0)
+        self.client.on_subscribe = lambda *_: done.set()
+        self.client.subscribe(topic, qos=0)
         assert done.wait(30), "no SUBACK"

@@ -18,7 +18,7 @@ from PIL import ImageDraw
 from fabwafer.records import Records, WaferRecord, migrate
 from fabwafer.synthetic import sample
 from fabwafer.wafermap import encode
-from fabwafer_bridge import dead
+from fabwafer_bridge import dead, streams
 from tests.devices import Device
 from tests.nats_servers import NatsServer, add_device
 from tests.running import Bridge, ModelServer, model_server, wait_until
@@ -380,6 +380,26 @@ def test_another_image_under_the_same_name_is_a_later_shot(running: Running) -> 
     (record,) = running.records(camera)
     # By order of receipt: this device's clock went backwards.
     assert record.timestamp == 1554134552000
+
+
+async def test_a_device_that_retains_its_images_cannot_fill_the_disk(running: Running, bus: Any) -> None:
+    import asyncio
+
+    device, camera = running.device()
+
+    def retain() -> None:
+        with device:
+            sent = device.client.publish(
+                f"fabwafer/faba/{camera}/img/k", image_message(camera, "k", wafer_image()), 1, True
+            )
+            sent.wait_for_publish(30)
+            assert sent.is_published()
+            predicted(running, camera, 1)
+
+    await asyncio.to_thread(retain)
+    kept = await bus.jetstream().stream_info(streams.RETAINED)
+    assert kept.state.messages == 1
+    assert (kept.config.max_bytes, kept.config.max_msgs_per_subject) == (streams.RETAINED_MAX_BYTES, 1)
 
 
 def test_metrics_and_health_tell_what_happened(running: Running) -> None:

@@ -8,6 +8,8 @@ from nats.js.errors import NotFoundError
 
 MQTT: Final = "$MQTT_msgs"
 """NATS's own stream for its MQTT listener. A PUBACK means: stored here, and nowhere else."""
+RETAINED: Final = "$MQTT_rmsgs"
+"""NATS's own stream for retained messages: the last one on each topic."""
 IMAGES: Final = "IMAGES"
 PREDICTIONS: Final = "PREDICTIONS"
 DEAD: Final = "DEAD"
@@ -21,6 +23,8 @@ RECORD: Final = "record"
 ACK_WAIT: Final = 30.0
 """Seconds until a message that was not acknowledged is delivered again. Longer than one call of the model server."""
 
+RETAINED_MAX_BYTES: Final = 256 * 1024**2
+"""The server keeps retained messages without a limit: a device that retains its images would fill the disk."""
 DEAD_LETTERS_KEPT: Final = 90 * 24 * 3600.0
 """Seconds that a dead letter is kept."""
 
@@ -44,6 +48,16 @@ def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[
     # discard new everywhere but DEAD: a full stream refuses, which is felt upstream as a missing acknowledgement, up to
     # the device, which keeps the message. A flood of rubbish in DEAD must not hold production up, so it discards old.
     return [
+        StreamConfig(
+            name=RETAINED,
+            subjects=["$MQTT.rmsgs.>"],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.OLD,
+            max_msgs_per_subject=1,
+            max_bytes=RETAINED_MAX_BYTES,
+            num_replicas=replicas,
+        ),
         StreamConfig(
             name=MQTT,
             subjects=["$MQTT.msgs.>"],
