@@ -23,8 +23,8 @@ PIXELS: Final = "Fabwafer-Pixels"
 MESSAGE_ID: Final = "Nats-Msg-Id"
 
 BATCH: Final = 256
-ENOUGH: Final = 4000
-"""Images in IMAGES above which no more are passed on for now; some seconds of work for one model server."""
+ENOUGH: Final = 1000
+"""Images that wait for classify above which no more are passed on for now; seconds of work for one model server."""
 LOOK_EVERY: Final = 0.25
 CORE_SUBJECTS: Final = ("fabwafer.*.*.img.*", "fabwafer.*.*.prediction.*")
 
@@ -98,7 +98,7 @@ class Intake:
         client: The connection to the bus.
         puller: Messages of `$MQTT_msgs`.
         publisher: Stores what passes, and dead letters.
-        behind: Tells how many images wait in IMAGES.
+        behind: Tells how many images wait for a classify that is at work.
     """
 
     def __init__(

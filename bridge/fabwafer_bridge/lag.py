@@ -40,11 +40,12 @@ async def measure(js: JetStreamContext) -> None:
 
 
 async def waiting_images(js: JetStreamContext) -> int:
-    """Tells how many images wait in IMAGES to be classified or recorded; 0 when the bus does not say."""
+    """Tells how many images wait for a classify that is at work; 0 when none is, or the bus does not say."""
     try:
-        return (await js.stream_info(streams.IMAGES)).state.messages
+        consumer = await js.consumer_info(streams.IMAGES, streams.CLASSIFY)
     except (NatsError, TimeoutError):
         return 0
+    return (consumer.num_pending or 0) if consumer.num_ack_pending else 0
 
 
 async def _age(js: JetStreamContext, stream: str, sequence: int) -> float:
