@@ -108,12 +108,13 @@ def _print_table(classifier: "Classifier", rows: "list[tuple[Path, Classificatio
 
     table = Table(caption=f"{classifier.card.name} {classifier.card.version}, {classifier.variant}")
     for heading in ("image", "pattern", "probability", "dies failed", "note"):
-        table.add_column(heading, justify="right" if heading in ("probability", "dies failed") else "left")
+        right = heading in ("probability", "dies failed")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for path, answer in rows:
         dies = f"{answer.map.failed} of {answer.map.passed + answer.map.failed}" if answer.map is not None else ""
         note = answer.error or ("a person should look" if answer.review else "")
         probability = f"{answer.probability:.3f}" if answer.wafer else ""
-        table.add_row(escape(str(path)), answer.label or "unreadable", probability, dies, escape(note))
+        table.add_row(escape(path.name), answer.label or "unreadable", probability, dies, escape(note))
     Console().print(table)
 
 

@@ -78,8 +78,10 @@ def _print_table(found: "Records", wanted: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("received", "fab", "camera", "imgid", "prediction", "prob.", "by", "yield", "alert", box=SIMPLE)
-    table.columns[0].no_wrap = True
+    table = Table("received", "wafer", "prediction", "prob.", "by", "yield", "alert", box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in table.columns:
+        column.no_wrap = column.header != "wafer"
+    table.columns[1].overflow = "fold"
     for record in islice(found.wafers(**wanted, newest_first=True), _SHOWN):
         table.add_row(*_cells(record))
     console = Console()
@@ -97,9 +99,7 @@ def _cells(record: "WaferRecord") -> list[str]:
     dies = counted.passed + counted.failed if counted else 0
     return [
         received,
-        record.fab,
-        record.camera,
-        record.imgid,
+        f"{record.fab}/{record.camera}/{record.imgid}",
         said.prediction if said else "waiting",
         f"{said.probability:.2f}" if said else "",
         (said.model if said.source == "cluster" else said.source) if said else "",
