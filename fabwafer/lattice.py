@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MOST_DIES = 400
+MOST_DIES = 320
 _FEWEST = 15  # fewer repeats than this make no spectrum
 
 

@@ -64,6 +64,8 @@ def framed(pixels: Pixels, rng: np.random.Generator, most: int = 60) -> Pixels:
 
 def file(image: Image.Image | Pixels, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
+    if kind == "PNG":
+        options = {"compress_level": 1, **options}
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, kind, **options)
     return buffer.getvalue()
 
