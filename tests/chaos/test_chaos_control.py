@@ -1,16 +1,18 @@
 """The checker is seen to fail: against a stream that captures the MQTT subject, acknowledged images are missing."""
 
+import asyncio
 import random
 from pathlib import Path
 
 import pytest
 
 from tests.chaos import ledger, naive
+from tests.chaos.leaders import leads_without_mqtt
 from tests.chaos.system import chance, running
-from tests.nats_servers import NatsServer, nats_server
+from tests.nats_servers import NatsCluster, NatsServer, nats_cluster, nats_server
 from tests.running import ModelServer, model_server
 
-__all__ = ["chance", "model_server", "nats_server"]
+__all__ = ["chance", "model_server", "nats_cluster", "nats_server"]
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
@@ -25,5 +27,26 @@ async def test_a_stream_that_captures_the_mqtt_subject_loses_acknowledged_images
         system.durables = [(naive.STREAM, naive.DURABLE), *system.durables[1:]]
         async with naive.intake(nats_server.url):
             await system.settled()
-        with pytest.raises(ledger.LostError, match="of 1000 images missing"):
+        with pytest.raises(ledger.LostError, match="of 1000 images missing") as lost:
             ledger.check(system.fleet.published, system.records.wafers())
+        print(lost.value)
+
+
+async def test_a_stream_that_captures_the_mqtt_subject_loses_acknowledged_images_with_its_leader(
+    tmp_path: Path, nats_cluster: NatsCluster, model_server: ModelServer, chance: random.Random
+) -> None:
+    async with running(tmp_path, nats_cluster, model_server, chance, only=naive.ONLY, replicas=3) as system:
+        await naive.lay(",".join(nats_cluster.urls), replicas=3)
+        system.durables = [(naive.STREAM, naive.DURABLE), *system.durables[1:]]
+        victim = await leads_without_mqtt(nats_cluster, naive.STREAM)
+        async with naive.intake(",".join(nats_cluster.urls)):
+            async with system.under_load(system.fleet.images(800), rate=200):
+                await system.fleet.until(chance.randint(100, 200))
+                victim.kill()
+                await system.fleet.until(700)
+                await asyncio.to_thread(victim.start)
+            assert system.fleet.acknowledged == system.fleet.published, "each had its PUBACK"
+            await system.settled()
+        with pytest.raises(ledger.LostError, match="of 800 images missing") as lost:
+            ledger.check(system.fleet.published, system.records.wafers())
+        print(lost.value)

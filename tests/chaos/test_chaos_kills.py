@@ -9,9 +9,10 @@ import pytest
 
 from tests.chaos.system import ROUNDS, chance, running
 from tests.nats_servers import NatsServer, nats_server
+from tests.postgres import fresh_database, postgres_server
 from tests.running import ModelServer, model_server
 
-__all__ = ["chance", "model_server", "nats_server"]
+__all__ = ["chance", "model_server", "nats_server", "postgres_server"]
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(60 + 120 * ROUNDS)]
 
@@ -26,10 +27,10 @@ def moment(chance: random.Random, done: int, images: int = IMAGES) -> int:
     return done + chance.randint(images // 10, images * 8 // 10)
 
 
-@pytest.fixture
-def own_model_server(tmp_path: Path) -> Iterator[ModelServer]:
-    """A TorchServe of the test's own, to be killed."""
-    server = ModelServer(tmp_path / "torchserve")
+@pytest.fixture(scope="module")
+def own_model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """A TorchServe of these tests' own, to be killed."""
+    server = ModelServer(tmp_path_factory.mktemp("own-torchserve"))
     try:
         server.start()
         yield server
@@ -37,10 +38,20 @@ def own_model_server(tmp_path: Path) -> Iterator[ModelServer]:
         server.stop()
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'records.db'}"
+    else:
+        with fresh_database(request.getfixturevalue("postgres_server")) as url:
+            yield url
+
+
 async def test_killing_the_bridge_under_load_loses_nothing(
-    tmp_path: Path, nats_server: NatsServer, model_server: ModelServer, chance: random.Random
+    tmp_path: Path, nats_server: NatsServer, model_server: ModelServer, chance: random.Random, database_url: str
 ) -> None:
-    async with running(tmp_path, nats_server, model_server, chance) as system:
+    async with running(tmp_path, nats_server, model_server, chance, database_url=database_url) as system:
         for number in range(ROUNDS):
             async with system.under_load(system.fleet.images(IMAGES), rate=STEADY):
                 await system.fleet.until(moment(chance, number * IMAGES))
