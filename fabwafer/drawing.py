@@ -137,7 +137,9 @@ def _read_flat(labels: NDArray[np.uint8], colours: NDArray[np.uint8]) -> Grid:
             continue
         if np.unique(meaning).size == 3 or 0 not in meaning:
             grid = likeness.sized(_dies(meaning[labels])[0])
-            if 0 not in meaning:  # a full rectangle of dies has no outline to tell it by
+            if 0 in meaning:
+                likeness.check_outline(grid)
+            else:  # a full rectangle of dies has no outline to tell it by
                 likeness.check_grain(grid, 1.0)
             return grid
     inside = labels != outside

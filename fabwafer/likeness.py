@@ -69,6 +69,16 @@ def fills_ellipse(inside: NDArray[np.bool_]) -> bool:
     return bool(np.count_nonzero(filled & ellipse) > 0.88 * np.count_nonzero(filled | ellipse))
 
 
+def check_outline(grid: Grid) -> None:
+    """Check that the dies fill an ellipse.
+
+    Raises:
+        NotAWaferMapError: they do not.
+    """
+    if not fills_ellipse(grid != 0):
+        raise NotAWaferMapError("expected a wafer map, got a picture whose outline is not that of a wafer")
+
+
 def check_wafer(grid: Grid, pitch: float) -> None:
     """Check a grid in which the outside is told from passed dies.
 
@@ -79,8 +89,7 @@ def check_wafer(grid: Grid, pitch: float) -> None:
     Raises:
         NotAWaferMapError: it does not look like a wafer.
     """
-    if not fills_ellipse(grid != 0):
-        raise NotAWaferMapError("expected a wafer map, got a picture whose outline is not that of a wafer")
+    check_outline(grid)
     check_grain(grid, pitch)
 
 
