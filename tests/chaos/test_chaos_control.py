@@ -21,7 +21,7 @@ async def test_a_stream_that_captures_the_mqtt_subject_loses_acknowledged_images
     tmp_path: Path, nats_server: NatsServer, model_server: ModelServer, chance: random.Random
 ) -> None:
     async with running(tmp_path, nats_server, model_server, chance, only=naive.ONLY) as system:
-        await naive.lay(nats_server.url, max_bytes=400_000)
+        await naive.lay(nats_server.url, max_bytes=235_000)
         await system.fleet.publish(system.fleet.images(1000))
         assert system.fleet.acknowledged == system.fleet.published, "each had its PUBACK"
         system.durables = [(naive.STREAM, naive.DURABLE), *system.durables[1:]]
