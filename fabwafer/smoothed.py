@@ -61,7 +61,11 @@ def read(pixels: NDArray[np.uint8], weights: Colour) -> Grid:
     inside = np.any([np.abs(exact[..., k] - outside[k]) > 30 for k in range(exact.shape[2])], axis=0)
     if not inside.any():
         raise NotAWaferMapError("expected a wafer map, got a picture in a single colour")
-    framed = exact[likeness.box(inside)]
+    box = likeness.box(inside)
+    framed = exact[box]
+    if framed.shape != exact.shape and min(framed.shape[:2]) >= 2 and inside[box].mean() > 0.98:
+        # A margin in a colour of its own, around the picture of the wafer with its outside.
+        return read(pixels[box], weights)
     if framed.shape != exact.shape and (found is None or found.pitch < _LARGE):
         # A margin that is no whole number of dies hides the lattice; a much finer one may have been taken for it.
         within = _sample(framed, weights)
