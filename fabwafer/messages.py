@@ -88,7 +88,7 @@ def _number(value: object) -> float:
         raise ValueError("expected a number, or a number in a string")
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError("expected a number, or a number in a string") from None
     if not math.isfinite(number):
         raise ValueError("expected a finite number")
