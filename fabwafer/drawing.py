@@ -38,9 +38,7 @@ def read(image: Image.Image) -> Grid:
     flat = _flat(pixels)
     if flat is not None:
         return np.ascontiguousarray(_read_flat(*flat))
-    # JPEG keeps luminance sharper than colour.
-    weights = palette.LUMA if image.format == "JPEG" else smoothed.MIXED
-    return np.ascontiguousarray(smoothed.read(pixels, weights))
+    return np.ascontiguousarray(smoothed.read(pixels, jpeg=image.format == "JPEG"))
 
 
 # -- pixels and colours ----------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def uneven_count(changes: NDArray[np.intp], length: int) -> int | None:
 
 
 def periods(pixels: NDArray[np.float32], axis: int) -> list[int]:
-    """Likely numbers of dies along one axis of a smoothed drawing, the likeliest first.
+    """Likely numbers of dies along one axis of a smoothed drawing, fewer before multiples of them.
 
     Smoothing leaves a kink at each die, so the second differences, summed along the other axis, repeat with the
     pitch: a peak in their spectrum. Counts above half the pixels appear folded back, hence both are named. Flat dies
@@ -98,10 +98,10 @@ def periods(pixels: NDArray[np.float32], axis: int) -> list[int]:
         peak = int(spectrum.argmax())
         if spectrum[peak] <= 5 * usual:
             continue
-        for divisor in (2, 3):
-            while peak % divisor == 0 and peak // divisor >= 15 and spectrum[peak // divisor] > 0.35 * spectrum[peak]:
-                peak //= divisor
-        found += [count for count in (peak, length - peak) if count <= MOST_DIES and count not in found]
+        # JPEG's blocks and sharp dies strengthen multiples of the lattice's own frequency.
+        parts = (peak // part for part in (6, 4, 3, 2) if peak % part == 0 and peak // part >= _FEWEST)
+        likely = [count for count in parts if spectrum[count] > 0.15 * spectrum[peak]]
+        found += [n for n in (*likely, peak, length - peak) if n <= MOST_DIES and n not in found]
     return found
 
 

@@ -17,10 +17,11 @@ from fabwafer.palette import Colour
 
 _LARGE = 1.9  # pixels a die from which on a lattice is found without doubt
 _MISFIT_LARGE = 0.06  # dies of five pixels and more: real maps reach 0.055 under JPEG, other pictures have 0.06 to 0.1
+_BLOCKS = (8 / 7, 4 / 3, 8 / 5)  # pixels a die to which the 8 x 8 blocks of JPEG and their halves fold
 _SMOOTH = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 _WAYS = (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 # Weights that no two usual colours share: equal luminance must not hide an edge.
-MIXED = np.array([0.4, 0.35, 0.25], np.float32)
+_MIX = np.array([0.4, 0.35, 0.25], np.float32)
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class _Sampled:
     misfit: float
 
 
-def read(pixels: NDArray[np.uint8], weights: Colour) -> Grid:
+def read(pixels: NDArray[np.uint8], jpeg: bool) -> Grid:
     """Read the die grid from a smoothed or lossy drawing.
 
     Args:
         pixels: uint8 [height, width], or [height, width, 3].
-        weights: of red, green and blue in the shade in which the lattice is looked for, float32 [3].
+        jpeg: whether a JPEG file drew them, which has a lattice of its own.
 
     Returns:
         uint8 [rows, columns]: 0 outside, 1 passed, 2 failed, margins cut off.
@@ -57,7 +58,7 @@ def read(pixels: NDArray[np.uint8], weights: Colour) -> Grid:
     exact = exact[..., None] if exact.ndim == 2 else exact
     border = np.concatenate([exact[0], exact[-1], exact[1:-1, 0], exact[1:-1, -1]])
     outside = palette.densest(np.broadcast_to(border, (border.shape[0], 3)))
-    found = _sample(exact, weights)
+    found = _sample(exact, jpeg)
     inside = np.any([np.abs(exact[..., k] - outside[k]) > 30 for k in range(exact.shape[2])], axis=0)
     if not inside.any():
         raise NotAWaferMapError("expected a wafer map, got a picture in a single colour")
@@ -65,10 +66,10 @@ def read(pixels: NDArray[np.uint8], weights: Colour) -> Grid:
     framed = exact[box]
     if framed.shape != exact.shape and min(framed.shape[:2]) >= 2 and inside[box].mean() > 0.98:
         # A margin in a colour of its own, around the picture of the wafer with its outside.
-        return read(pixels[box], weights)
+        return read(pixels[box], jpeg)
     if framed.shape != exact.shape and (found is None or found.pitch < _LARGE):
         # A margin that is no whole number of dies hides the lattice; a much finer one may have been taken for it.
-        within = _sample(framed, weights)
+        within = _sample(framed, jpeg)
         if within is not None and (found is None or within.pitch > 1.15 * found.pitch):
             found = within
     dies = exact if found is None else found.dies
@@ -76,34 +77,37 @@ def read(pixels: NDArray[np.uint8], weights: Colour) -> Grid:
     return _snap(dies, outside, found)
 
 
-def _sample(exact: NDArray[np.float32], weights: Colour) -> _Sampled | None:
+def _sample(exact: NDArray[np.float32], jpeg: bool) -> _Sampled | None:
     """Find the lattice of dies and sample it; None where no lattice explains the picture.
 
     On smoothed drawings of real maps the right lattice has a misfit of less than 0.10 edges a pixel of pitch (0.13
     below two pixels a die); wrong ones have 0.13 and more.
     """
-    grey = exact[..., 0] if exact.shape[2] == 1 else exact @ weights
-    best: tuple[float, int, int] | None = None
+    grey = (
+        exact[..., 0] if exact.shape[2] == 1 else exact @ (palette.LUMA if jpeg else _MIX)
+    )  # JPEG keeps luminance sharper
+    best: _Sampled | None = None
     edges = _edges(grey)
-    least_pitch = 1.05
+    least_misfit, least_pitch = 0.11, 1.05
     across = lattice.periods(grey, 1)
     for rows, columns in [(rows, columns) for rows in lattice.periods(grey, 0) for columns in across]:
         pitch = min(exact.shape[0] / rows, exact.shape[1] / columns)
-        if pitch < least_pitch:
+        if pitch < least_pitch or (jpeg and min(abs(pitch - fold) for fold in _BLOCKS) < 0.015):
             continue
         dies = _middles(grey[..., None], rows, columns)[..., 0]
         misfit = min(_deviation(grey, dies, way) for way in _WAYS) / edges / pitch
         misfit -= 0.03 if pitch < _LARGE else 0.0
-        if misfit < (0.11 if best is None else best[0]):
-            best = misfit, rows, columns
-            # Much smaller dies fit everything; near two pixels a die, a count and the one it folds to are rivals.
-            least_pitch = max(least_pitch, 0.85 * pitch)
-            if pitch > 2.4:
-                break
-    if best is None:
-        return None
-    found = _dies_of(exact, grey, edges, *best[1:])
-    return found if found.misfit < (_MISFIT_LARGE if found.pitch >= 5 else 0.14) else None
+        if misfit >= least_misfit:
+            continue
+        found = _dies_of(exact, grey, edges, rows, columns)
+        if found.misfit >= (_MISFIT_LARGE if pitch >= 5 else 0.14):
+            continue
+        best, least_misfit = found, misfit
+        # Much smaller dies fit everything; near two pixels a die, a count and the one it folds to are rivals.
+        least_pitch = max(least_pitch, 0.85 * pitch)
+        if pitch > 2.4:
+            break
+    return best
 
 
 def _dies_of(exact: NDArray[np.float32], grey: NDArray[np.float32], edges: float, rows: int, columns: int) -> _Sampled:
