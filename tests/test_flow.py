@@ -15,6 +15,7 @@ import pytest
 from PIL import Image as Picture
 from PIL import ImageDraw
 
+from fabwafer.modelcard import default_model, read_card
 from fabwafer.records import Records, WaferRecord, migrate
 from fabwafer.synthetic import sample
 from fabwafer.wafermap import encode
@@ -413,7 +414,8 @@ def test_metrics_and_health_tell_what_happened(running: Running) -> None:
     assert bridge.metric("fabwafer_not_a_wafer_total", camera=camera) == 1
     assert bridge.metric("fabwafer_end_to_end_seconds_count", fab="fabm") == 2
     assert bridge.metric("fabwafer_inference_seconds_count") > 0
-    assert bridge.metric("fabwafer_model_info") == 1
+    card = read_card(default_model())
+    assert bridge.metric("fabwafer_model_info", version=card.version, digest=card.digest) == 1
     assert bridge.metric("fabwafer_messages_total", consumer="intake", result="passed") >= 2
     wait_until(lambda: bridge.metric("fabwafer_consumer_lag", consumer="record-predictions") == 0, "no lag")
     assert 0 <= bridge.metric("fabwafer_stream_fill_ratio", stream="IMAGES") < 0.01

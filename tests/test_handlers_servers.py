@@ -48,6 +48,7 @@ def test_v2_answers_what_the_classifier_says_in_the_promised_types_and_shapes(
         "embedding": ("FP32", [3, 8]),
         "map": ("BYTES", [3]),
         "model_version": ("BYTES", [3]),
+        "model_digest": ("BYTES", [1]),
         "classes": ("BYTES", [9]),
     }
     found = tensors(response)
@@ -60,6 +61,7 @@ def test_v2_answers_what_the_classifier_says_in_the_promised_types_and_shapes(
         assert expected.map is not None
         assert json.loads(found["map"][row]) == asdict(expected.map)
         assert found["model_version"][row] == "tiny-1"
+    assert list(found["model_digest"]) == [classifier.card.digest]
     assert list(found["classes"]) == classifier.card.classes
 
 

@@ -115,7 +115,7 @@ class Classify:
         answers = await self._ask([job.image.encoded for job in jobs])
         version = answers[0].model
         metrics.INFERENCE_SECONDS.labels(version).observe(time.perf_counter() - started)
-        metrics.MODEL_INFO.labels(version).set(1)
+        metrics.MODEL_INFO.labels(version, answers[0].digest).set(1)
         return answers
 
     async def _until_well(self) -> None:

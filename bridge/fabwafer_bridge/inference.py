@@ -42,6 +42,7 @@ class Answer:
     embedding: list[float]
     map: dict[str, int] | None
     model: str
+    digest: str
 
 
 class ModelServer:
@@ -120,6 +121,7 @@ def read_answers(raw: bytes, expected: int) -> list[Answer]:
         models = outputs["model_version"]["data"]
         reviews = outputs["review"]["data"]
         classes = outputs["classes"]["data"]
+        (digest,) = outputs["model_digest"]["data"]
         probabilities = _rows(outputs["probabilities"], len(labels))
         embeddings = _rows(outputs["embedding"], len(labels))
         answers = [
@@ -133,6 +135,7 @@ def read_answers(raw: bytes, expected: int) -> list[Answer]:
                 embedding=embeddings[index],
                 map=json.loads(maps[index]) if maps[index] else None,
                 model=models[index],
+                digest=digest,
             )
             for index, label in enumerate(labels)
         ]

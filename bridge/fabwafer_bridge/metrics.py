@@ -36,4 +36,4 @@ OLDEST_UNACKNOWLEDGED = Gauge(
 ALERTS = Counter("fabwafer_alerts_total", "Alerts raised.", ["fab", "class"])
 PENDING_ALERTS = Gauge("fabwafer_pending_alerts", "Alerts that are stored and not sent yet.")
 NOT_A_WAFER = Counter("fabwafer_not_a_wafer_total", "Images that show no wafer map.", ["fab", "camera"])
-MODEL_INFO = Gauge("fabwafer_model_info", "The model version that answered last.", ["version"])
+MODEL_INFO = Gauge("fabwafer_model_info", "The model versions that answered.", ["version", "digest"])

@@ -43,6 +43,7 @@ OUTPUTS: Final = (
     "embedding",
     "map",
     "model_version",
+    "model_digest",
     "classes",
 )
 """What a V2 request can ask for by name; it gets all of them where it names none, and `heatmap` by the parameter."""
@@ -94,7 +95,7 @@ class Request:
 def describe(card: "ModelCard") -> dict[str, Any]:
     """Says what the model is, in the words of V2's model metadata, with its digest and classes."""
     d, classes = card.embedding_size, len(card.classes)
-    shapes = {"probabilities": [-1, classes], "embedding": [-1, d], "classes": [classes]}
+    shapes = {"probabilities": [-1, classes], "embedding": [-1, d], "model_digest": [1], "classes": [classes]}
     datatypes = dict.fromkeys(OUTPUTS, "BYTES") | dict.fromkeys(("probability", "probabilities", "embedding"), "FP32")
     datatypes |= dict.fromkeys(("wafer", "review"), "BOOL")
     return {
@@ -323,6 +324,7 @@ def _v2(request: Request, answers: Sequence["Classification"], card: "ModelCard"
         "embedding": ("FP32", [n, card.embedding_size], _flat([answer.embedding for answer in answers])),
         "map": ("BYTES", [n], [json.dumps(asdict(answer.map) if answer.map else None) for answer in answers]),
         "model_version": ("BYTES", [n], [card.version] * n),
+        "model_digest": ("BYTES", [1], [card.digest]),
         "classes": ("BYTES", [len(card.classes)], list(card.classes)),
     }
     chosen = {name: tensors[name] for name in request.outputs}
