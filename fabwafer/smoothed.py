@@ -67,7 +67,7 @@ def read(pixels: NDArray[np.uint8], jpeg: bool) -> Grid:
     if framed.shape != exact.shape and min(framed.shape[:2]) >= 2 and inside[box].mean() > 0.98:
         # A margin in a colour of its own, around the picture of the wafer with its outside.
         return read(pixels[box], jpeg)
-    if framed.shape != exact.shape and (found is None or found.pitch < _LARGE):
+    if framed.shape != exact.shape and (found is None or found.pitch < _LARGE or found.misfit > 0.05):
         # A margin that is no whole number of dies hides the lattice; a much finer one may have been taken for it.
         within = _sample(framed, jpeg)
         if within is not None and (found is None or within.pitch > 1.15 * found.pitch):
