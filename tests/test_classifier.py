@@ -186,6 +186,16 @@ def test_the_command_shows_people_a_table_and_draws_heatmaps(pictures: Path) -> 
     assert [path.name for path in (pictures / "maps").iterdir()] == ["ring-heatmap.png"]
 
 
+def test_pictures_of_images_of_the_same_name_do_not_overwrite_each_other(pictures: Path) -> None:
+    (pictures / "other").mkdir()
+    (pictures / "other" / "ring.png").write_bytes(encode(RING[::-1]))
+    images = [str(pictures / "ring.png"), str(pictures / "other" / "ring.png")]
+    for _ in ("once", "and again"):
+        assert CliRunner().invoke(app, [*images, "--heatmap", str(pictures / "maps")]).exit_code == 0
+    names = sorted(path.name for path in (pictures / "maps").iterdir())
+    assert names == ["1-ring-heatmap.png", "2-ring-heatmap.png"]
+
+
 def test_the_command_refuses_a_folder_without_a_model(pictures: Path) -> None:
     result = CliRunner().invoke(app, [str(pictures / "ring.png"), "--model", str(pictures)])
     assert result.exit_code == 2

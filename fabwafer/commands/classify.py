@@ -1,6 +1,8 @@
 """`fabwafer classify`: names the defect pattern on image files, without any server."""
 
 import json
+import os
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +36,8 @@ def classify(
 
     Ends with 1 when a file could not be read; the others are printed all the same.
     """
+    # Before NumPy is imported: for matrices as small as a map's, BLAS threads only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from fabwafer.classifier import Classifier
     from fabwafer.modelcard import ModelRefusedError, default_model
 
@@ -46,9 +50,11 @@ def classify(
         raise typer.Exit(2) from None
     failed = False
     rows: list[tuple[Path, Classification]] = []
+    names = _picture_names(images)
     for start in range(0, len(images), _AT_ONCE):
         part = images[start : start + _AT_ONCE]
-        for path, answer in zip(part, _answers(classifier, part, heatmap), strict=True):
+        answers = _answers(classifier, part, names[start : start + _AT_ONCE], heatmap)
+        for path, answer in zip(part, answers, strict=True):
             failed |= not answer.label
             if as_json:
                 print(json.dumps(_as_json(classifier, path, answer)))
@@ -60,7 +66,9 @@ def classify(
         raise typer.Exit(1)
 
 
-def _answers(classifier: "Classifier", paths: list[Path], heatmaps: Path | None) -> "list[Classification]":
+def _answers(
+    classifier: "Classifier", paths: list[Path], names: list[str], heatmaps: Path | None
+) -> "list[Classification]":
     """Classifies files; one that cannot be opened is a row like an image that cannot be decoded."""
     from dataclasses import replace
 
@@ -76,10 +84,19 @@ def _answers(classifier: "Classifier", paths: list[Path], heatmaps: Path | None)
     for row, reason in unreadable.items():
         answers[row] = replace(answers[row], error=reason)
     if heatmaps is not None:
-        for path, content, answer in zip(paths, contents, answers, strict=True):
+        for name, content, answer in zip(names, contents, answers, strict=True):
             if answer.heatmap is not None:
-                _write_overlay(heatmaps / f"{path.stem}-heatmap.png", content, answer)
+                _write_overlay(heatmaps / name, content, answer)
     return answers
+
+
+def _picture_names(images: list[Path]) -> list[str]:
+    """Names each heatmap after its image, with the image's number in front where names repeat."""
+    often = Counter(path.stem for path in images)
+    return [
+        f"{path.stem}-heatmap.png" if often[path.stem] == 1 else f"{number}-{path.stem}-heatmap.png"
+        for number, path in enumerate(images, start=1)
+    ]
 
 
 def _as_json(classifier: "Classifier", path: Path, answer: "Classification") -> dict[str, Any]:
