@@ -36,6 +36,8 @@ class System(BaseModel):
     """`http://HOST:PORT` of the model server."""
     metrics_url: str
     """`http://HOST:PORT` of the bridge: `/metrics`, `/healthz`, `/readyz`."""
+    door_url: str | None = None
+    """`http://HOST:PORT` of the door: `/metrics` with what the listener dropped."""
     database_url: str
     """SQLAlchemy URL of the records."""
     pid: int | None = None

@@ -16,14 +16,10 @@ def migrate(
     data: Annotated[Path | None, typer.Option(help="The system's data directory.")] = None,
 ) -> None:
     """Bring the tables of the records up to this version; nothing to do is fine."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from fabwafer.records import SchemaError
+    from fabwafer.records import RecordsUnavailableError, SchemaError
     from fabwafer.records import migrate as migrate_records
 
     try:
         migrate_records(database_url or address("database_url", data))
-    except (SystemNotFoundError, SchemaError) as error:
+    except (SystemNotFoundError, SchemaError, RecordsUnavailableError) as error:
         raise SystemExit(str(error)) from None
-    except SQLAlchemyError as error:
-        raise SystemExit(f"the database did not answer: {error}") from None

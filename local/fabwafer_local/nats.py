@@ -110,19 +110,20 @@ def write_config(
         "logtime_utc: true",
         "jetstream {",
         f'  store_dir: "{directory / STORE_DIRECTORY}"',
-        f"  sync_interval: {sync_interval}",
+        # Durations in quotes: without them the server reads 2m as two million, and takes that for seconds.
+        f'  sync_interval: "{sync_interval}"',
         "}",
         "mqtt {",
         f"  host: {host}",
         f"  port: {mqtt_port}",
-        "  ack_wait: 30s",
+        '  ack_wait: "30s"',
         "  max_ack_pending: 1024",
         # A QoS 2 message is lost where the server cannot store it on PUBREL: it has given its PUBREC by then, and
         # answers the next PUBREL although it stored nothing (2.15.1, with a full stream).
         "  reject_qos2_publish: true",
         # A QoS 1 subscription of a session that stays away keeps what it waits for in the stream that holds all
         # devices' messages, and would fill it.
-        "  consumer_inactive_threshold: 10m",
+        '  consumer_inactive_threshold: "10m"',
         "}",
         "system_account: SYS",
         "accounts {",

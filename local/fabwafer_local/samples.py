@@ -1,14 +1,21 @@
-"""Sample wafer maps as files, as an inspection camera would have them."""
+"""The sample camera: wafer maps as files, as an inspection camera would have them, and their way to the bus."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from fabwafer.synthetic import sample
+from fabwafer.system import CAMERA_FILE
 from fabwafer.wafermap import encode
+from fabwafer_local.supervisor import Supervisor, fabwafer_command
 
 SEED: Final = 20
 SCALE: Final = 4
 """Pixels along a die's side: small enough to send, large enough to look at."""
+
+FAB: Final = "demo"
+CAMERA: Final = "camera1"
 
 
 def write_samples(directory: Path, count: int) -> list[Path]:
@@ -28,3 +35,59 @@ def write_samples(directory: Path, count: int) -> list[Path]:
         file.write_bytes(encode(grid, scale=SCALE))
         files.append(file)
     return files
+
+
+class SampleCamera:
+    """The camera that a local system makes for its samples, and for `fabwafer send`.
+
+    Args:
+        directory: The system's data directory; the camera's password is kept in it for the next start.
+        supervisor: Runs the programs.
+        say: Tells the user what happens, a line at a time.
+    """
+
+    def __init__(self, directory: Path, supervisor: Supervisor, say: Callable[[str], None]) -> None:
+        self._directory = directory
+        self._file = directory / CAMERA_FILE
+        self._supervisor = supervisor
+        self._say = say
+
+    async def make(self) -> None:
+        """Gets credentials for the camera, unless they are there from an earlier start."""
+        if not self._file.exists():
+            await self._sign_up()
+
+    async def _sign_up(self) -> bool:
+        complaint = ""
+        for verb in ("add", "rotate"):  # there already, and its password lost: it gets another
+            done = await self._supervisor.run(
+                f"device {verb}",
+                fabwafer_command("device", verb, FAB, CAMERA, "--data", str(self._directory), "--json"),
+            )
+            if done.code == 0:
+                fresh = self._file.with_suffix(".new")
+                fresh.touch(mode=0o600)
+                fresh.write_text(json.dumps({"fab": FAB, "camera": CAMERA, **json.loads(done.printed)}))
+                fresh.replace(self._file)
+                return True
+            complaint = done.complaint
+        self._say(f"the sample camera got no credentials: {complaint}")
+        return False
+
+    async def send(self, images: list[Path], rate: float) -> None:
+        """Publishes images, from a process of its own. What goes wrong is told, and ends nothing else.
+
+        Args:
+            images: PNG or JPEG files.
+            rate: Images a second.
+        """
+        argv = [
+            *fabwafer_command("send", "--data", str(self._directory), "--wait", "0", "--rate", str(rate), "--json"),
+            *map(str, images),
+        ]
+        done = await self._supervisor.run("send", argv)
+        # Its password was changed, or it was revoked, since it was written down.
+        if done.code and "refuses the user" in done.complaint and await self._sign_up():
+            done = await self._supervisor.run("send", argv)
+        if done.code:
+            self._say(f"the samples could not be sent: {done.complaint}")

@@ -3,11 +3,9 @@
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -16,10 +14,11 @@ import aiohttp
 
 from fabwafer.modelcard import ModelRefusedError, default_model
 from fabwafer.records import migrate
-from fabwafer.system import CAMERA_FILE, SYSTEM_FILE, System, sqlite_url, write_system
+from fabwafer.system import SYSTEM_FILE, System, sqlite_url, write_system
 from fabwafer_local import nats, torchserve
 from fabwafer_local.ports import Ports, free_ports
-from fabwafer_local.supervisor import Part, PartFailedError, ServerSpec, Supervisor
+from fabwafer_local.samples import SampleCamera
+from fabwafer_local.supervisor import Part, PartFailedError, ServerSpec, Supervisor, fabwafer_command
 
 LOCK_FILE: Final = "lock"
 TEMPORARY_FILE: Final = "temporary"
@@ -28,9 +27,6 @@ STOP_SERVERS_SECONDS: Final = 6.0
 STOP_BUS_SECONDS: Final = 4.0
 """One after the other: the bridge drains into the others, so all is gone within 20 s."""
 BRIDGE_USER: Final = "bridge"
-
-SAMPLE_FAB: Final = "demo"
-SAMPLE_CAMERA: Final = "camera1"
 
 
 class StackError(RuntimeError):
@@ -44,7 +40,7 @@ def locked(directory: Path) -> Iterator[None]:
     Raises:
         StackError: Another one runs on it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # images and records are the fab's own
     with (directory / LOCK_FILE).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,12 +66,15 @@ class Stack:
         self._ports = ports
         self._say = say
         self._supervisor = Supervisor(directory, say)
+        self._camera = SampleCamera(directory, self._supervisor, say)
+        (self._door_port,) = free_ports(1)
         password, self._door_password = secrets.token_hex(16), secrets.token_hex(16)
         self.system = System(
             nats_url=f"nats://{BRIDGE_USER}:{password}@127.0.0.1:{ports.nats}",
             mqtt_url=f"mqtt://127.0.0.1:{ports.mqtt}",
             inference_url=f"http://127.0.0.1:{ports.inference}",
             metrics_url=f"http://127.0.0.1:{ports.metrics}",
+            door_url=f"http://127.0.0.1:{self._door_port}",
             database_url=sqlite_url(directory),
             pid=os.getpid(),
         )
@@ -139,7 +138,7 @@ class Stack:
         )
         write_system(self._directory, self.system)
         await asyncio.gather(self._start_bridge(http), self._start_door(http, directory))
-        await self._make_camera()
+        await self._camera.make()
 
     async def _start_bridge(self, http: aiohttp.ClientSession) -> None:
         env = self._env | {
@@ -151,7 +150,7 @@ class Stack:
         await self._supervisor.start(
             Part(
                 "bridge",
-                _fabwafer("bridge"),
+                fabwafer_command("bridge"),
                 env,
                 self._logs / "bridge.log",
                 _answers(http, f"{self.system.metrics_url}/readyz"),
@@ -159,66 +158,26 @@ class Stack:
         )
 
     async def _start_door(self, http: aiohttp.ClientSession, directory: Path) -> None:
-        (port,) = free_ports(1)
         env = self._env | {
             "FABWAFER_NATS_URL": self.system.nats_url,
             "FABWAFER_DOOR_URL": f"nats://door:{self._door_password}@127.0.0.1:{self._ports.nats}",
         }
-        argv = _fabwafer(
+        argv = fabwafer_command(
             "door",
             "--users-file",
             str(directory / nats.USERS_FILE),
             "--log-file",
             str(directory / nats.LOG_FILE),
             "--metrics-port",
-            str(port),
+            str(self._door_port),
         )
         await self._supervisor.start(
-            Part("door", argv, env, self._logs / "door.log", _answers(http, f"http://127.0.0.1:{port}/readyz"))
+            Part("door", argv, env, self._logs / "door.log", _answers(http, f"{self.system.door_url}/readyz"))
         )
 
-    async def _make_camera(self) -> None:
-        """Makes the camera that publishes the samples; its password is kept for the next start."""
-        file = self._directory / CAMERA_FILE
-        if file.exists():
-            return
-        for verb in ("add", "rotate"):  # there already, and its password lost: it gets another
-            process = await asyncio.create_subprocess_exec(
-                *_fabwafer("device", verb, SAMPLE_FAB, SAMPLE_CAMERA, "--data", str(self._directory), "--json"),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-            printed, complaint = await process.communicate()
-            if process.returncode == 0:
-                file.touch(mode=0o600)
-                file.write_text(json.dumps({"fab": SAMPLE_FAB, "camera": SAMPLE_CAMERA, **json.loads(printed)}))
-                return
-        raise StackError(f"the sample camera got no credentials: {complaint.decode().strip()}")
-
-    async def send(self, images: list[Path], rate: float) -> None:
-        """Publishes images as a camera, from a process of its own.
-
-        Raises:
-            StackError: They could not be sent.
-        """
-        process = await asyncio.create_subprocess_exec(
-            *_fabwafer("send", "--data", str(self._directory), "--wait", "0", "--rate", str(rate), "--json"),
-            *map(str, images),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        try:
-            _, complaint = await process.communicate()
-        except asyncio.CancelledError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            raise
-        if process.returncode:
-            raise StackError(f"the samples could not be sent: {complaint.decode().strip()}")
+    async def send_samples(self, images: list[Path], rate: float) -> None:
+        """Publishes images as a camera does."""
+        await self._camera.send(images, rate)
 
     async def watch(self) -> None:
         """Returns only by raising.
@@ -242,10 +201,6 @@ class Stack:
         if note.exists():
             shutil.rmtree(note.read_text(), ignore_errors=True)
             note.unlink()
-
-
-def _fabwafer(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "fabwafer.cli", *arguments]
 
 
 def _answers(http: aiohttp.ClientSession, url: str) -> Callable[[], Awaitable[bool]]:

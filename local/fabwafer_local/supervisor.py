@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ DEATHS: Final = 5
 WITHIN_SECONDS: Final = 60.0
 """A part that died so often within so long is not started again: it would only die once more."""
 LAST_LINES: Final = 15
+LOG_BYTES: Final = 16 * 1024**2
+"""A log of this size is set aside at the part's next start; one such is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,15 @@ class Part:
     own_log: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A program that ran to its end: its exit code, its standard output, and its standard error as one text."""
+
+    code: int
+    printed: str
+    complaint: str
+
+
 class PartFailedError(RuntimeError):
     """A part does not run. The text names it and shows the last lines of its log."""
 
@@ -71,6 +83,11 @@ def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
         file.seek(max(0, log.stat().st_size - 16384))
         return [line[:300] for line in file.read().decode(errors="replace").splitlines()[-count:]]
     return []
+
+
+def fabwafer_command(*arguments: str) -> list[str]:
+    """Makes the command line of one of fabwafer's own commands, with this Python."""
+    return [sys.executable, "-m", "fabwafer.cli", *arguments]
 
 
 class Supervisor:
@@ -148,13 +165,29 @@ class Supervisor:
             del self._written[name]
         self._write()
 
-    @property
-    def names(self) -> list[str]:
-        """The parts that run, in the order of their start."""
-        return list(self._running)
+    async def run(self, name: str, argv: Sequence[str]) -> Done:
+        """Runs a program to its end; it is ended when this is cancelled, or by the next supervisor."""
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._note(name, process.pid)
+        try:
+            printed, complaint = await process.communicate()
+        finally:
+            end_session(process.pid, self._written[name][1])
+            await process.wait()
+            del self._written[name]
+            self._write()
+        return Done(process.returncode or 0, printed.decode(), complaint.decode().strip())
 
     async def _spawn(self, part: Part) -> None:
         part.log.parent.mkdir(parents=True, exist_ok=True)
+        if part.log.exists() and part.log.stat().st_size > LOG_BYTES:
+            part.log.replace(part.log.with_suffix(".old.log"))
         with part.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *part.argv,
@@ -165,10 +198,13 @@ class Supervisor:
                 start_new_session=True,
             )
         self._running[part.name] = process
+        self._note(part.name, process.pid)
+
+    def _note(self, name: str, pid: int) -> None:
         created = time.time()
         with contextlib.suppress(psutil.NoSuchProcess):
-            created = psutil.Process(process.pid).create_time()
-        self._written[part.name] = (process.pid, created)
+            created = psutil.Process(pid).create_time()
+        self._written[name] = (pid, created)
         self._write()
 
     def _write(self) -> None:

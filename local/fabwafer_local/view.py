@@ -1,21 +1,22 @@
 """What a local system shows while it runs: the wafers that came in, and what the model said of them."""
 
 import asyncio
-import json
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from pydantic import ValidationError
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from fabwafer.defects import NOT_A_WAFER, is_defect
+from fabwafer.messages import Alert, MessageRefusedError, Topic, read_device_prediction
 
 ROWS: Final = 12
 WAITING_LIMIT: Final = 10_000
@@ -67,51 +68,53 @@ class View:
             await self._client.close()
 
     async def _image(self, message: Msg) -> None:
+        try:
+            topic = Topic.from_subject(message.subject)
+        except MessageRefusedError:
+            return  # the intake says what is wrong with it
         self._images += 1
         # By the topic, since reading the body would cost more than all else here; it is the usual case that they agree.
-        _, fab, camera, _, imgid = message.subject.split(".", 4)
-        self._seen[fab, camera, imgid] = time.perf_counter()
+        self._seen[topic.fab, topic.camera, topic.imgid] = time.perf_counter()
         if len(self._seen) > WAITING_LIMIT:
             self._seen.popitem(last=False)
 
     async def _prediction(self, message: Msg) -> None:
-        body = _body(message)
-        if body is None or not isinstance(body.get("prediction"), str):
+        # Who says so is told by the header that only the bridge may set, never by the body.
+        cluster = (message.headers or {}).get("Fabwafer-Source") == "cluster"
+        try:
+            said = read_device_prediction(Topic.from_subject(message.subject), message.data)
+        except MessageRefusedError:
             return
         self._predictions += 1
-        key = (str(body.get("fab")), str(body.get("camera")), str(body.get("imgid")))
-        cluster = body.get("source") == "cluster"
-        seen = self._seen.pop(key, None) if cluster else None
-        try:
-            probability = float(body.get("probability", 0))
-        except (TypeError, ValueError):
-            return  # the intake says what is wrong with it
+        seen = self._seen.pop((said.fab, said.camera, said.imgid), None) if cluster else None
         row = Row(
             at=time.strftime("%H:%M:%S"),
-            sender=f"{key[0]}/{key[1]}",
-            imgid=key[2],
-            prediction=body["prediction"],
-            probability=probability / 100 if probability > 1 else probability,
+            sender=f"{said.fab}/{said.camera}",
+            imgid=said.imgid,
+            prediction=printable(said.prediction),
+            probability=said.probability,
             source="cluster" if cluster else "device",
             latency=(time.perf_counter() - seen) * 1000 if seen is not None else None,
         )
         self._rows.append(row)
-        if not self._console.is_terminal:
+        if not self._drawing:
             took = f" {row.latency:.0f} ms" if row.latency is not None else ""
-            self._console.print(
-                f"{row.at} {row.sender} {row.imgid}: {row.prediction} {row.probability:.0%} ({row.source}){took}",
-                soft_wrap=True,
-                highlight=False,
+            self._print(
+                f"{row.at} {row.sender} {row.imgid}: {row.prediction} {row.probability:.0%} ({row.source}){took}"
             )
 
     async def _alert(self, message: Msg) -> None:
-        body = _body(message)
-        if body is None:
+        try:
+            alert = Alert.model_validate_json(message.data)
+        except ValidationError:
             return
         self._alerts += 1
         for row in self._rows:
-            if (row.imgid, row.source) == (body.get("imgid"), body.get("source")):
+            if (row.sender, row.imgid, row.source) == (f"{alert.fab}/{alert.camera}", alert.imgid, alert.source):
                 row.alert = True
+
+    def _print(self, line: str) -> None:
+        self._console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
 
     async def draw(self) -> None:
         """Draws the table on a terminal, for as long as it is not cancelled."""
@@ -129,7 +132,7 @@ class View:
         if self._drawing:
             self._notes.append(f"{time.strftime('%H:%M:%S')} {line}")
         else:
-            self._console.print(line, soft_wrap=True, highlight=False)
+            self._print(line)
 
     def __rich__(self) -> RenderableType:
         """The table as it stands."""
@@ -157,7 +160,7 @@ class View:
                 row.source,
                 Text("ALERT", style="bold red") if row.alert else "",
             )
-        return Group(table, *(Text(note, style="yellow") for note in self._notes))
+        return Group(table, *(Text(printable(note), style="yellow") for note in self._notes))
 
 
 def _style(prediction: str) -> str:
@@ -166,12 +169,9 @@ def _style(prediction: str) -> str:
     return "yellow" if is_defect(prediction) else "green"
 
 
-def _body(message: Msg) -> dict[str, Any] | None:
-    try:
-        body = json.loads(message.data)
-    except ValueError:
-        return None
-    return body if isinstance(body, dict) else None
+def printable(text: str) -> str:
+    """Returns a text with whatever a terminal cannot show, or would obey, written as an escape."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 async def _quiet(_: Exception) -> None:

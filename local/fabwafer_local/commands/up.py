@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +12,6 @@ import typer
 from fabwafer.system import data_directory
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from fabwafer_local.ports import Ports
     from fabwafer_local.stack import Stack
     from fabwafer_local.view import View
@@ -36,6 +35,7 @@ def up(
 
     Everything listens on 127.0.0.1 only. Ctrl-C stops it.
     """
+    from fabwafer.records import RecordsUnavailableError, SchemaError
     from fabwafer_local.ports import Ports, chosen_ports
     from fabwafer_local.stack import StackError, locked
     from fabwafer_local.supervisor import PartFailedError
@@ -47,24 +47,26 @@ def up(
                 *chosen_ports({"--mqtt": mqtt, "--nats": nats, "--inference": inference, "--metrics": metrics})
             )
             asyncio.run(_run(directory, ports, samples))
-    except (StackError, PartFailedError, OSError) as error:
+    except (StackError, PartFailedError, SchemaError, RecordsUnavailableError, OSError) as error:
         raise SystemExit(f"fabwafer up: {error}") from None
 
 
 async def _run(directory: Path, ports: "Ports", samples: int) -> None:
-    """Runs the system until SIGINT or SIGTERM, or until a part fails for good."""
+    """Runs the system until it is told to stop by a signal, or until a part fails for good."""
     from rich.console import Console
 
     from fabwafer_local.stack import Stack
     from fabwafer_local.view import View
 
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last when the terminal is closed
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    console = Console()
-    view = View(console)
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:  # a terminal that cannot show a letter must not end the system
+        reconfigure(errors="backslashreplace")
+    view = View(Console())
     stack = Stack(directory, ports, view.say)
-    work = asyncio.create_task(_work(stack, view, console, directory, samples))
+    work = asyncio.create_task(_work(stack, view, directory, samples))
     stop = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -74,13 +76,15 @@ async def _run(directory: Path, ports: "Ports", samples: int) -> None:
         stop.cancel()
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
-        console.print("Stopping: what is under way is finished first.")
-        await view.stop()
-        await stack.stop()
-        console.print("Stopped.")
+        try:
+            view.say("Stopping: what is under way is finished first.")
+            await view.stop()
+        finally:  # whatever happens to what is only shown, no process stays behind
+            await stack.stop()
+        view.say("Stopped.")
 
 
-async def _work(stack: "Stack", view: "View", console: "Console", directory: Path, samples: int) -> None:
+async def _work(stack: "Stack", view: "View", directory: Path, samples: int) -> None:
     from fabwafer_local.samples import write_samples
     from fabwafer_local.stack import StackError
     from fabwafer_local.supervisor import PartFailedError
@@ -89,7 +93,7 @@ async def _work(stack: "Stack", view: "View", console: "Console", directory: Pat
     view.say(f"Starting fabwafer on {directory}")
     await stack.start()
     view.say(f"Running after {time.monotonic() - started:.1f} s")
-    console.print(_addresses(stack), soft_wrap=True, highlight=False)
+    view.say(_addresses(stack))
     await view.listen(stack.system.nats_url)
     try:
         async with asyncio.TaskGroup() as group:
@@ -97,7 +101,7 @@ async def _work(stack: "Stack", view: "View", console: "Console", directory: Pat
             group.create_task(stack.watch())
             if samples:
                 files = await asyncio.to_thread(write_samples, directory / "samples", samples)
-                await stack.send(files, SAMPLE_RATE)
+                await stack.send_samples(files, SAMPLE_RATE)
     except* (PartFailedError, StackError) as failed:
         raise failed.exceptions[0] from None
 
@@ -108,6 +112,6 @@ def _addresses(stack: "Stack") -> str:
         f"  MQTT       {system.mqtt_url}   topic fabwafer/<fab>/<camera>/img/<imgid>\n"
         f"  NATS       nats://{system.nats_url.rpartition('@')[2]}\n"
         f"  inference  {system.inference_url}/v2/models/wafer/infer\n"
-        f"  metrics    {system.metrics_url}/metrics\n"
+        f"  metrics    {system.metrics_url}/metrics   of the door: {system.door_url}/metrics\n"
         f"Add a camera: fabwafer device add FAB CAMERA   Send your own images: fabwafer send IMAGE...   Stop: Ctrl-C"
     )
