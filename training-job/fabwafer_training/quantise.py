@@ -1,5 +1,7 @@
 """From a trained network to the files that serve: ONNX in float32, and int8 by static quantisation."""
 
+import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,15 +35,18 @@ class _Maps(CalibrationDataReader):  # type: ignore[misc]
 
 def export(network: WaferNet, path: Path) -> None:
     """Writes the network as float32 ONNX with a dynamic batch and the outputs of `fabwafer.classifier.OUTPUTS`."""
-    program = torch.onnx.export(
-        Exported(network).eval(),
-        (torch.zeros(2, CHANNELS, INPUT_SIZE, INPUT_SIZE),),
-        input_names=["maps"],
-        output_names=list(OUTPUTS),
-        dynamic_shapes={"maps": {0: torch.export.Dim("batch", min=1, max=4096)}},
-        dynamo=True,
-        verbose=False,
-    )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision, not used here, is missing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
+        program = torch.onnx.export(
+            Exported(network).eval(),
+            (torch.zeros(2, CHANNELS, INPUT_SIZE, INPUT_SIZE),),
+            input_names=["maps"],
+            output_names=list(OUTPUTS),
+            dynamic_shapes={"maps": {0: torch.export.Dim("batch", min=1, max=4096)}},
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None  # noqa: S101 - returned whenever dynamo is asked for
     model = program.model_proto
     _name_for_the_public(model)
