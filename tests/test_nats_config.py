@@ -1,9 +1,11 @@
 """The configuration of the NATS server, held against the real one."""
 
 import asyncio
+import json
 import os
 import socket
 from pathlib import Path
+from urllib.request import urlopen
 
 import nats
 import psutil
@@ -119,3 +121,14 @@ async def test_streams_survive_a_kill_and_a_cluster_survives_the_loss_of_one(nat
 
 def test_the_program_is_found() -> None:
     assert os.access(nats_config.binary(), os.X_OK)
+
+
+def test_durations_mean_what_they_say(tmp_path: Path) -> None:
+    with (
+        NatsServer(tmp_path / "nats", sync_interval="2m") as server,
+        urlopen(f"http://127.0.0.1:{server.monitor_port}/varz", timeout=5) as answer,
+    ):
+        told = json.load(answer)
+    assert told["jetstream"]["config"]["sync_interval"] == 120 * 10**9
+    # The server complains of a number where it expects a duration, and takes it for seconds.
+    assert "should be converted to a duration" not in server.log_file.read_text()

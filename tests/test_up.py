@@ -77,13 +77,16 @@ class Up:
         return int(json.loads((self.data / PARTS_FILE).read_text())[name][0])
 
 
-def left(sessions: set[int]) -> list[str]:
-    """The processes of these sessions that still run."""
+def left(up: Up, sessions: set[int]) -> list[str]:
+    """The processes that still run: of the parts' sessions, or at work on the data directory."""
     found = []
     for process in psutil.process_iter():
         try:
-            if os.getsid(process.pid) in sessions and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
+            if process.pid == up.process.pid or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            line = " ".join(process.cmdline())
+            if os.getsid(process.pid) in sessions or f"{up.data}/" in line or f"--data {up.data} " in f"{line} ":
+                found.append(line)
         except (ProcessLookupError, psutil.Error):
             continue
     return found
@@ -189,9 +192,12 @@ def test_a_refused_message_is_listed_and_can_be_replayed(up: Up, tmp_path: Path)
     (letter,) = letters()
     assert set(letter) >= {"subject", "reason", "time", "size"}
     assert (letter["subject"], letter["size"]) == ("fabwafer.demo.camera1.img.broken", 1)
-    replayed = fabwafer("dead-letters", "replay", str(letter["id"]), *data, cwd=tmp_path)
-    assert replayed.returncode == 0, replayed.stderr
-    wait_until(lambda: [one["id"] for one in letters()] not in ([], [letter["id"]]), "refused once more")
+    # The options may stand before or after the verb; without ids all are replayed.
+    for arguments in (("replay", str(letter["id"]), *data), (*data, "replay")):
+        (before,) = letters()
+        replayed = fabwafer("dead-letters", *arguments, cwd=tmp_path)
+        assert replayed.returncode == 0, replayed.stderr
+        wait_until(lambda before=before: [one["id"] for one in letters()] not in ([], [before["id"]]), "refused again")  # type: ignore[misc]
     missing = fabwafer("dead-letters", "replay", "4711", *data, cwd=tmp_path)
     assert missing.returncode == 1
     assert "4711" in missing.stderr
@@ -227,26 +233,71 @@ def test_two_systems_run_side_by_side_and_a_part_that_dies_is_started_again(up: 
         assert json.loads(sent.stdout)["prediction"]
         sessions = second.sessions()
         assert second.stop(signal.SIGINT) == 0
-    assert left(sessions) == []
+    assert left(second, sessions) == []
     assert not (second.data / SYSTEM_FILE).exists()
 
 
 def test_the_next_up_cleans_what_a_killed_one_left_and_the_records_stay(tmp_path: Path) -> None:
-    with Up(tmp_path / "data", "--samples", "1") as first:
+    with Up(tmp_path / "data", "--samples", "300") as first:
         first.running().wait_for("(cluster)")
-        wait_until(lambda: bool(records(first)), "its record")
+        wait_until(lambda: bool(records(first)), "a record")
         sessions = first.sessions()
         first.process.kill()
         first.process.wait()
-    assert left(sessions)
-    with Up(first.data, "--samples", "0") as second:
+    assert any(" send " in line for line in left(first, sessions))
+    kept = {one["imgid"] for one in records(first)}
+    # Whoever lost or changed the password of the samples' camera still has a system that starts.
+    camera = json.loads((first.data / "camera.json").read_text())
+    (first.data / "camera.json").write_text(json.dumps(camera | {"password": "changed"}))
+    with Up(first.data, "--samples", "2") as second:
         second.wait_for("processes that a system that was killed had left")
         second.running()
-        assert left(sessions) == []
+        assert not sessions & {os.getsid(process.pid) for process in psutil.process_iter() if process.pid > 1}
+        second.wait_for("(cluster)")
         sessions = second.sessions()
         assert second.stop() == 0
-    assert left(sessions) == []
-    assert [one["imgid"] for one in records(second)] == ["001-Center"]
+    assert left(second, sessions) == []
+    assert kept <= {one["imgid"] for one in records(second)}
+
+
+def test_nothing_that_a_device_sends_stops_the_view_or_the_stop(tmp_path: Path) -> None:
+    with Up(tmp_path / "data", "--samples", "1") as running:
+        running.running().wait_for("(cluster)")
+        camera = json.loads((running.data / "camera.json").read_text())
+        body = {
+            "imgid": "x",
+            "timestamp": 1,
+            "fab": "demo",
+            "camera": "camera1",
+            "prediction": "Loc",
+            "probability": 0.4,
+        }
+        with Device(running.system.mqtt_url, camera["user"], camera["password"]) as device:
+            for changes in (
+                {"prediction": "lo\0c\ud800"},
+                {"imgid": "[/x]"},
+                {"prediction": "[/bold] \x1b[2J"},
+                {"source": "cluster"},
+                {"probability": "1e999"},
+            ):
+                device.publish("fabwafer/demo/camera1/prediction/x", json.dumps(body | changes))
+        running.wait_for("Loc 40% (device)")
+        running.wait_for("[/bold] \\x1b[2J 40% (device)")
+        sessions = running.sessions()
+        assert running.stop() == 0
+        assert "Traceback" not in running.output
+    assert left(running, sessions) == []
+
+
+def test_records_that_are_no_database_are_named(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "records.db").write_text("no database at all, but long enough to be looked at as one\n" * 40)
+    for command in (("up",), ("records",), ("threshold", "0.5"), ("migrate",)):
+        refused = fabwafer(*command, "--data", str(data), cwd=tmp_path)
+        assert refused.returncode == 1, command
+        assert "Traceback" not in refused.stderr
+        assert "database" in refused.stderr
 
 
 def test_a_system_that_is_told_to_stop_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
@@ -254,7 +305,7 @@ def test_a_system_that_is_told_to_stop_while_it_starts_leaves_nothing(tmp_path: 
         wait_until((starting.data / PARTS_FILE).exists, "the first part")
         sessions = starting.sessions()
         assert starting.stop() == 0
-    assert left(sessions) == []
+    assert left(starting, sessions) == []
 
 
 def test_a_part_that_cannot_start_is_named_with_its_last_lines(tmp_path: Path) -> None:
