@@ -36,8 +36,8 @@ def send(
     try:
         credentials = _credentials(fab, camera, user, password, data)
         mqtt = address("mqtt_url", data)
-        messages = [_message(file, credentials) for file in images]
-        ok = asyncio.run(_send(Camera(mqtt, credentials), images, messages, rate, wait, as_json))
+        messages = _messages(images, credentials)
+        ok = asyncio.run(_send(Camera(mqtt, credentials), messages, rate, wait, as_json))
     except (SystemNotFoundError, CameraRefusedError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from None
     if not ok:
@@ -49,10 +49,22 @@ def _credentials(
 ) -> "Credentials":
     from fabwafer_edge.camera import Credentials
 
-    if user and password:
-        if not (fab and camera):
-            raise ValueError("expected --fab and --camera beside a user and a password")
-        return Credentials(fab, camera, user, password)
+    if user is not None or password is not None:
+        if not (user and password):
+            raise ValueError(
+                "expected a user and a password together (--user or FABWAFER_DEVICE_USER, --password or "
+                f"FABWAFER_DEVICE_PASSWORD), got only a {'user' if user else 'password'}; nothing was sent"
+            )
+        own_fab, dot, own_camera = user.partition(".")
+        if not (own_fab and dot and own_camera) or "." in own_camera:
+            raise ValueError(f"expected a user FAB.CAMERA from `fabwafer device add`, got {user!r}; nothing was sent")
+        # The listener acknowledges what a device publishes for another and drops it: nobody would notice.
+        if (fab or own_fab, camera or own_camera) != (own_fab, own_camera):
+            raise ValueError(
+                f"the user {user!r} may only send as --fab {own_fab} --camera {own_camera}, "
+                f"got --fab {fab or own_fab} --camera {camera or own_camera}; nothing was sent"
+            )
+        return Credentials(own_fab, own_camera, user, password)
     own = data_directory(data) / CAMERA_FILE
     known = json.loads(own.read_text()) if own.exists() and "FABWAFER_MQTT_URL" not in os.environ else None
     if known is None or (fab or known["fab"]) != known["fab"] or (camera or known["camera"]) != known["camera"]:
@@ -61,19 +73,37 @@ def _credentials(
     return Credentials(known["fab"], known["camera"], known["user"], known["password"])
 
 
-def _message(file: Path, credentials: "Credentials") -> "Image":
-    from fabwafer.imagefile import BadImageError, probe
-    from fabwafer.messages import Image
+def _messages(files: list[Path], credentials: "Credentials") -> "dict[Path, Image]":
+    """Reads all files before any is sent."""
     from fabwafer_edge.camera import imgid_of
 
-    content = file.read_bytes()
+    named: dict[str, Path] = {}
+    for file in files:
+        first = named.setdefault(imgid := imgid_of(file.stem), file)
+        if first is not file:
+            raise ValueError(
+                f"{first} and {file} would both be sent as image {imgid!r}: rename one, so that the names differ in "
+                "the letters, digits, '_' and '-' of their first 64 characters; nothing was sent"
+            )
+    return {file: _message(file, imgid, credentials) for imgid, file in named.items()}
+
+
+def _message(file: Path, imgid: str, credentials: "Credentials") -> "Image":
+    from fabwafer.imagefile import BadImageError, probe
+    from fabwafer.messages import Image
+
     try:
+        content = file.read_bytes()
         probe(content)
     except BadImageError as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise ValueError(f"{file}: {error}; nothing was sent") from None
+    except OSError as error:
+        found = {FileNotFoundError: "there is no such file", IsADirectoryError: "this is a directory"}
+        reason = found.get(type(error), f"it cannot be read ({error.strerror})")
+        raise ValueError(f"{file}: expected a PNG or JPEG file, {reason}; nothing was sent") from None
     return Image.of_file(
         content,
-        imgid=imgid_of(file.stem),
+        imgid=imgid,
         timestamp=time.time_ns() // 1_000_000,
         fab=credentials.fab,
         camera=credentials.camera,
@@ -81,23 +111,25 @@ def _message(file: Path, credentials: "Credentials") -> "Image":
 
 
 async def _send(
-    camera: "Camera", files: list[Path], messages: "list[Image]", rate: float | None, wait: float, as_json: bool
+    camera: "Camera", messages: "dict[Path, Image]", rate: float | None, wait: float, as_json: bool
 ) -> bool:
     """Sends, and shows a line for each image as soon as its prediction is there; returns whether all were stored."""
-    names = {message.imgid: str(file) for file, message in zip(files, messages, strict=True)}
-    stored: set[str] = set()
-    predicted: dict[str, dict[str, Any]] = {}
+    # By the time as well: the answer to an earlier image of the same name can come late.
+    files = {(image.imgid, image.timestamp): file for file, image in messages.items()}
+    stored: set[tuple[str, int]] = set()
+    predicted: set[tuple[str, int]] = set()
 
     async def show() -> None:
-        while len(predicted) < len(names):
+        while len(predicted) < len(files):
             said = await camera.predictions.get()
-            if said["imgid"] in names and said["imgid"] not in predicted:
-                predicted[said["imgid"]] = said
-                _show(names[said["imgid"]], said, as_json)
+            shot = (said.get("imgid"), said.get("timestamp"))
+            if shot in files and shot not in predicted:
+                predicted.add(shot)
+                _show(files[shot], {"stored": True, **said}, as_json)
 
     async def publish() -> None:
-        async for image in camera.publish(messages, rate=rate, wait=wait):
-            stored.add(image.imgid)
+        async for image in camera.publish(list(messages.values()), rate=rate, wait=wait):
+            stored.add((image.imgid, image.timestamp))
 
     publishing, showing = asyncio.create_task(publish()), asyncio.create_task(show())
     await asyncio.wait([publishing, showing] if wait else [publishing], return_when=asyncio.FIRST_COMPLETED)
@@ -106,16 +138,16 @@ async def _send(
         publishing.result()
     else:
         publishing.cancel()
-    for imgid in names.keys() - predicted.keys():
-        _show(names[imgid], {"imgid": imgid, "stored": imgid in stored}, as_json)
-    return stored | predicted.keys() >= names.keys()
+    for shot, file in files.items():
+        if shot not in predicted:
+            _show(file, {"imgid": shot[0], "timestamp": shot[1], "stored": shot in stored}, as_json)
+    return stored | predicted >= files.keys()
 
 
-def _show(file: str, said: dict[str, Any], as_json: bool) -> None:
+def _show(file: Path, said: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        fields = ("imgid", "prediction", "probability", "wafer", "model", "timestamp")
-        line = {"image": file, "stored": said.get("stored", True), **{name: said.get(name) for name in fields}}
-        print(json.dumps(line), flush=True)
+        fields = ("stored", "imgid", "prediction", "probability", "wafer", "model", "timestamp")
+        print(json.dumps({"image": str(file), **{name: said.get(name) for name in fields}}), flush=True)
     elif "prediction" in said:
         print(f"{file}: {said['prediction']} {said['probability']:.0%}", flush=True)
     else:
