@@ -43,13 +43,17 @@ def rotate(fab: Fab, camera: Camera, data: Data = None, as_json: Json = False) -
 
 
 @app.command()
-def revoke(fab: Fab, camera: Camera, data: Data = None) -> None:
+def revoke(fab: Fab, camera: Camera, data: Data = None, as_json: Json = False) -> None:
     """End a device's credentials and its connection."""
 
     async def work(devices: "Devices", left: Callable[[], float]) -> None:
         await devices.revoke(fab, camera)
         await devices.until_applied(left())
-        print(f"{fab}.{camera} may not connect any more.", file=sys.stderr)
+        user = f"{fab}.{camera}"
+        if as_json:
+            print(json.dumps({"user": user}))
+        else:
+            print(f"{user} may not connect any more.", file=sys.stderr)
 
     _with_devices(data, work)
 
