@@ -66,7 +66,8 @@ def _credentials(
             )
         return Credentials(own_fab, own_camera, user, password)
     own = data_directory(data) / CAMERA_FILE
-    known = json.loads(own.read_text()) if own.exists() and "FABWAFER_MQTT_URL" not in os.environ else None
+    local = data is not None or "FABWAFER_MQTT_URL" not in os.environ
+    known = json.loads(own.read_text()) if local and own.exists() else None
     if known is None or (fab or known["fab"]) != known["fab"] or (camera or known["camera"]) != known["camera"]:
         name = f"{fab or 'FAB'} {camera or 'CAMERA'}"
         raise ValueError(f"expected --user and --password: get them with `fabwafer device add {name}`")
