@@ -23,7 +23,16 @@ _OTHER_FORMATS = ((b"GIF8", "GIF"), (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*
 
 
 class BadImageError(ValueError):
-    """The bytes cannot be an image that is accepted here; the message says what was expected and what came."""
+    """The bytes cannot be an image that is accepted here; the message says what was expected and what came.
+
+    Args:
+        message: The sentence.
+        code: Which of a few kinds it is, to count by: unreadable, truncated, too_many_pixels or too_large.
+    """
+
+    def __init__(self, message: str, code: str = "unreadable") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -50,13 +59,13 @@ def probe(data: bytes) -> ImageInfo:
     if not data:
         raise BadImageError("expected a PNG or JPEG image, got no bytes at all")
     if len(data) > MAX_BYTES:
-        raise BadImageError(f"expected an image of at most {MAX_BYTES} bytes, got {len(data)}")
+        raise BadImageError(f"expected an image of at most {MAX_BYTES} bytes, got {len(data)}", "too_large")
     if data.startswith(_PNG_SIGNATURE):
         return _probe_png(data)
     if data.startswith(_JPEG_SIGNATURE):
         return _probe_jpeg(data)
     if _PNG_SIGNATURE.startswith(data[:8]) or _JPEG_SIGNATURE.startswith(data[:3]):
-        raise BadImageError(f"expected a whole PNG or JPEG image, got one cut off after {len(data)} bytes")
+        raise BadImageError(f"expected a whole PNG or JPEG image, got one cut off after {len(data)} bytes", "truncated")
     for start, name in _OTHER_FORMATS:
         if data.startswith(start):
             raise BadImageError(f"expected a PNG or JPEG image, got a {name} file")
@@ -68,7 +77,8 @@ def _info(name: str, width: int, height: int) -> ImageInfo:
         raise BadImageError(f"expected a {name} image with pixels, got one of {width} x {height}")
     if width * height > MAX_PIXELS:
         raise BadImageError(
-            f"expected an image of at most {MAX_PIXELS} pixels, got {width} x {height} = {width * height}"
+            f"expected an image of at most {MAX_PIXELS} pixels, got {width} x {height} = {width * height}",
+            "too_many_pixels",
         )
     return ImageInfo(name, width, height)
 
@@ -94,7 +104,7 @@ def _probe_png(data: bytes) -> ImageInfo:
                 raise BadImageError("expected a PNG image with pixels, got one without a chunk IDAT")
             return info
         at = end
-    raise BadImageError(f"expected a whole PNG image, got one cut off after {len(data)} bytes")
+    raise BadImageError(f"expected a whole PNG image, got one cut off after {len(data)} bytes", "truncated")
 
 
 def _name(kind: bytes) -> str:
@@ -136,4 +146,4 @@ def _probe_jpeg(data: bytes) -> ImageInfo:
         if length < 2:
             raise BadImageError(f"expected an unbroken JPEG image, got a segment of {length} bytes at byte {at}")
         at += 2 + length
-    raise BadImageError(f"expected a whole JPEG image, got one cut off after {len(data)} bytes")
+    raise BadImageError(f"expected a whole JPEG image, got one cut off after {len(data)} bytes", "truncated")

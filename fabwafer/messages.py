@@ -26,7 +26,16 @@ _NAME_RULE: Final = "1 to 64 letters, digits, '_' or '-'"
 
 
 class MessageRefusedError(ValueError):
-    """A message that can never be accepted. The text says what was expected and what came."""
+    """A message that can never be accepted. The text says what was expected and what came.
+
+    Args:
+        message: The sentence.
+        code: Which of a few kinds it is, to count by: topic, name, json, field, mismatch or base64.
+    """
+
+    def __init__(self, message: str, code: str = "field") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class Topic:
         parts = subject.split(".")
         if len(parts) != 5 or parts[0] != "fabwafer" or parts[3] not in ("img", "prediction", "alert"):
             raise MessageRefusedError(
-                f"expected the topic fabwafer/<fab>/<camera>/img|prediction/<imgid>, got {_shown(subject)}"
+                f"expected the topic fabwafer/<fab>/<camera>/img|prediction/<imgid>, got {_shown(subject)}", "topic"
             )
         _, fab, camera, kind, imgid = parts
         for field, value in (("fab", fab), ("camera", camera), ("imgid", imgid)):
@@ -73,7 +82,7 @@ def _shown(value: object) -> str:
 
 def _checked_name(value: object, what: str) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise MessageRefusedError(f"{what}: expected {_NAME_RULE}, got {_shown(value)}")
+        raise MessageRefusedError(f"{what}: expected {_NAME_RULE}, got {_shown(value)}", "name")
     return value
 
 
@@ -242,7 +251,9 @@ def decoded_base64(text: str) -> bytes:
         try:
             return base64.b64decode("".join(text.split()), validate=True)
         except (binascii.Error, ValueError):
-            raise MessageRefusedError(f"field 'bytes': expected base64 of an image file, got {first}") from None
+            raise MessageRefusedError(
+                f"field 'bytes': expected base64 of an image file, got {first}", "base64"
+            ) from None
 
 
 def read_image(topic: Topic, payload: bytes) -> Image:
@@ -269,9 +280,9 @@ def _read(kind: type[M], topic: Topic, payload: bytes) -> M:
     try:
         body = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise MessageRefusedError(f"expected JSON, got {_shown(payload[:60])} ({error})") from None
+        raise MessageRefusedError(f"expected JSON, got {_shown(payload[:60])} ({error})", "json") from None
     if not isinstance(body, dict):
-        raise MessageRefusedError(f"expected a JSON object, got {_shown(body)}")
+        raise MessageRefusedError(f"expected a JSON object, got {_shown(body)}", "json")
     try:
         message = kind.model_validate(body)
     except ValidationError as error:
@@ -280,7 +291,8 @@ def _read(kind: type[M], topic: Topic, payload: bytes) -> M:
         if getattr(message, field) != getattr(topic, field):
             raise MessageRefusedError(
                 f"{field} in the topic is {getattr(topic, field)!r}, in the body {getattr(message, field)!r}: "
-                "they must agree, since the topic is what the sender's credentials were checked for"
+                "they must agree, since the topic is what the sender's credentials were checked for",
+                "mismatch",
             )
     return message
 

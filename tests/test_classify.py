@@ -102,7 +102,7 @@ def test_an_image_that_kills_the_model_server_is_a_dead_letter_and_passes_when_r
             js = client.jetstream()
             found = [letter async for letter in dead.listed(js)]
             for letter in found if replay else []:
-                await dead.replay(client, js, letter.id)
+                await dead.replay(js, letter.id)
             return found
         finally:
             await client.close()

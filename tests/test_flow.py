@@ -311,7 +311,7 @@ def test_a_refused_message_is_kept_whole_and_can_be_replayed(running: Running) -
     async def replayed() -> str:
         client = await nats.connect(running.nats.url)
         try:
-            return await dead.replay(client, client.jetstream(), first.id)
+            return await dead.replay(client.jetstream(), first.id)
         finally:
             await client.close()
 
@@ -338,7 +338,7 @@ async def test_a_dead_letter_passes_when_it_is_replayed_after_what_was_wrong_is_
         headers={},
     )
     stored = await js.publish(letter.subject, letter.payload, headers=letter.headers)
-    await dead.replay(bus, js, stored.seq)
+    await dead.replay(js, stored.seq)
     await asyncio.to_thread(predicted, running, camera, 1)
     assert [one async for one in dead.listed(js) if one.id == stored.seq] == []
 

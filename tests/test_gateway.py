@@ -291,7 +291,7 @@ def test_a_dead_letter_of_the_gateway_is_refused_again_when_it_is_replayed(
 
     async def replay() -> None:
         client = await nats.connect(bus.url)
-        await dead.replay(client, client.jetstream(), dead_letters_before[0].id)
+        await dead.replay(client.jetstream(), dead_letters_before[0].id)
         await client.close()
 
     dead_letters_before = dead_letters(bus)

@@ -102,7 +102,7 @@ class Classify:
                 log.warning("image failed alone", imgid=job.image.imgid, failures=failures, reason=str(error))
                 if failures >= FAILURES_ALONE:
                     reason = f"the model server failed on it {failures} times while it answered others: {error}"
-                    await self._publisher.store([_letter(job, reason)])
+                    await self._publisher.store([_letter(job, reason, "model_server_failed")])
                     metrics.DEAD_LETTERS.labels("model_server_failed").inc()
                     metrics.MESSAGES.labels(streams.CLASSIFY, "dead").inc()
                     return
@@ -129,7 +129,7 @@ class Classify:
         announced: list[tuple[Prediction, bytes]] = []
         for job, answer in zip(jobs, answers, strict=True):
             if not answer.label:
-                stored.append(_letter(job, answer.error))
+                stored.append(_letter(job, answer.error, "refused_by_model"))
                 metrics.DEAD_LETTERS.labels("refused_by_model").inc()
                 metrics.MESSAGES.labels(streams.CLASSIFY, "dead").inc()
                 continue
@@ -207,7 +207,7 @@ def _job(message: Msg) -> Job:
     )
 
 
-def _letter(job: Job, reason: str) -> Outgoing:
+def _letter(job: Job, reason: str, code: str) -> Outgoing:
     topic: Topic = job.image.topic("img")
     return dead.letter(
         streams.CLASSIFY,
@@ -215,6 +215,7 @@ def _letter(job: Job, reason: str) -> Outgoing:
         origin=job.message.subject,
         payload=job.message.data,
         reason=reason,
+        code=code,
         message_id=job.message_id,
         headers={RECEIVED: job.received, SEQUENCE: job.sequence},
     )

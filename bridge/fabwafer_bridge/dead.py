@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
@@ -18,13 +18,24 @@ from fabwafer_bridge.streams import DEAD, subject_of_dead_letter
 REASON: Final = "Fabwafer-Reason"
 SUBJECT: Final = "Fabwafer-Subject"
 ORIGIN: Final = "Fabwafer-Origin"
+CODE: Final = "Fabwafer-Code"
 SIZE: Final = "Nats-Msg-Size"
 
 LONGEST_REASON: Final = 500
+SILENCE: Final = 5.0
+"""Seconds without a letter after which a listing asks whether there are any more."""
 
 
 def letter(
-    consumer: str, *, subject: str, origin: str, payload: bytes, reason: str, message_id: str, headers: dict[str, str]
+    consumer: str,
+    *,
+    subject: str,
+    origin: str,
+    payload: bytes,
+    reason: str,
+    message_id: str,
+    headers: dict[str, str],
+    code: str = "",
 ) -> Outgoing:
     """Makes the dead letter of a message.
 
@@ -36,6 +47,7 @@ def letter(
         reason: What was expected and what came.
         message_id: The same for every delivery of the message, so that it is kept once.
         headers: The message's own, carried on for the replay.
+        code: Which of a few kinds of refusal it is: what the metrics count it under.
     """
     line = " ".join(reason.split())
     return Outgoing(
@@ -46,6 +58,7 @@ def letter(
             REASON: line[:LONGEST_REASON].encode("ascii", "backslashreplace").decode(),
             SUBJECT: subject,
             ORIGIN: origin,
+            **({CODE: code} if code else {}),
             "Nats-Msg-Id": f"dead:{message_id}",
         },
     )
@@ -63,11 +76,16 @@ class DeadLetter:
 
 
 async def listed(js: JetStreamContext) -> AsyncIterator[DeadLetter]:
-    """Lists the dead letters, oldest first, without fetching their payloads."""
+    """Lists the dead letters, oldest first, without fetching their payloads.
+
+    Raises:
+        TimeoutError: The bus went silent before all were listed.
+    """
     try:
-        count = (await js.stream_info(DEAD)).state.messages
+        state = (await js.stream_info(DEAD)).state
     except NotFoundError:
         return
+    count, reached = state.messages, 0
     if not count:
         return
     config = ConsumerConfig(
@@ -77,33 +95,47 @@ async def listed(js: JetStreamContext) -> AsyncIterator[DeadLetter]:
     subscription = await js.pull_subscribe_bind(consumer=info.name, stream=DEAD)
     try:
         while count > 0:
-            for message in await subscription.fetch(min(count, 256), timeout=5):
+            for message in await subscription.fetch(min(count, 256), timeout=SILENCE):
                 headers = message.headers or {}
                 count -= 1
+                reached = message.metadata.sequence.stream
                 yield DeadLetter(
-                    id=message.metadata.sequence.stream,
+                    id=reached,
                     subject=headers.get(SUBJECT, message.subject),
                     reason=headers.get(REASON, ""),
                     time=_iso(message.metadata.timestamp),
                     size=int(headers.get(SIZE, "0")),
                 )
-    except NatsTimeoutError:  # some went by age or replay while they were listed
-        return
+    except NatsTimeoutError:
+        # Some went by age or replay while they were listed, or the bus fell silent: a list cut short must not pass for
+        # the whole.
+        if await _any_left(js, reached, state.last_seq):
+            raise TimeoutError(f"the bus fell silent with {count} of {state.messages} dead letters unlisted") from None
     finally:
-        with contextlib.suppress(NotFoundError):
+        with contextlib.suppress(NatsError):  # it goes by itself, too
             await js.delete_consumer(DEAD, info.name)
+
+
+async def _any_left(js: JetStreamContext, reached: int, last: int) -> bool:
+    """Tells whether the stream holds letters after `reached` up to `last`; one that does not answer may well."""
+    try:
+        following = await js.get_msg(DEAD, reached + 1, subject=subject_of_dead_letter("*"), next=True)
+    except NotFoundError:
+        return False
+    except NatsTimeoutError:
+        return True
+    return following.seq is None or following.seq <= last
 
 
 def _iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
-async def replay(client: Client, js: JetStreamContext, sequence: int) -> str:
+async def replay(js: JetStreamContext, sequence: int) -> str:
     """Sends a dead letter on its way again, and takes it off the list once it is stored there.
 
     Args:
-        client: The connection to the bus.
-        js: Its JetStream.
+        js: The bus's JetStream.
         sequence: The dead letter's id.
 
     Returns:
@@ -115,7 +147,7 @@ async def replay(client: Client, js: JetStreamContext, sequence: int) -> str:
     message = await js.get_msg(DEAD, sequence)
     headers = dict(message.headers or {})
     origin: str = headers[ORIGIN]
-    kept = {key: value for key, value in headers.items() if key not in (REASON, SUBJECT, ORIGIN, "Nats-Msg-Id")}
+    kept = {key: value for key, value in headers.items() if key not in (REASON, CODE, SUBJECT, ORIGIN, "Nats-Msg-Id")}
     # An id of its own for this replay: the one it once had may still be in the stream's window of duplicates. A replay
     # that is killed between the two steps is replayed again, under the same id.
     created = (message.time or datetime.now(UTC)).timestamp()

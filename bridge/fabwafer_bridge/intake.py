@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 from fabwafer.imagefile import BadImageError, probe
 from fabwafer.messages import MessageRefusedError, Topic, read_device_prediction, read_image
 from fabwafer_bridge import dead, metrics, streams
+from fabwafer_bridge.logs import Seldom
 from fabwafer_bridge.publisher import NeverStoredError, Outgoing, Publisher
 from fabwafer_bridge.puller import Puller
 
@@ -27,6 +28,10 @@ ENOUGH: Final = 1000
 """Images that wait for classify above which no more are passed on for now; seconds of work for one model server."""
 LOOK_EVERY: Final = 0.25
 CORE_SUBJECTS: Final = ("fabwafer.*.*.img.*", "fabwafer.*.*.prediction.*")
+
+TOO_LARGE: Final = "too_large"
+LINES: Final = 10
+"""Lines a second about what was refused, and one more for the rest: the dead letters hold each reason."""
 
 log = structlog.get_logger()
 
@@ -48,16 +53,20 @@ def checked(subject: str, payload: bytes, *, received: int, sequence: int, heade
         target, body, more = _read(subject, payload)
     except Exception as refusal:
         reason = str(refusal)
-        if not isinstance(refusal, (MessageRefusedError, BadImageError)):
+        if isinstance(refusal, (MessageRefusedError, BadImageError)):
+            code = refusal.code
+        else:
             # Whatever else a device's bytes bring about, they bring about again: were it not caught, each delivery
             # would end the bridge, and nothing else would come through.
             reason = f"cannot be read: {type(refusal).__name__}: {refusal}"
+            code = "unexpected"
         return dead.letter(
             streams.INTAKE,
             subject=subject,
             origin=streams.MQTT_PREFIX + subject,
             payload=payload,
             reason=reason,
+            code=code,
             message_id=f"{received}:{sequence}:{_digest(payload)}",
             headers=headers,
         )
@@ -109,6 +118,7 @@ class Intake:
         self._publisher = publisher
         self._behind = behind
         self._looked = 0.0
+        self._refused = Seldom(log, "refused", LINES)
 
     async def run(self) -> None:
         """Passes on what QoS 1 publishers were given a PUBACK for; acknowledged when it is stored further on."""
@@ -147,13 +157,13 @@ class Intake:
         for message, never in zip(outgoing, results, strict=True):
             if never is not None:
                 # The payload itself does not fit: the letter tells of it, without the payload.
-                metrics.DEAD_LETTERS.labels("too_large").inc()
-                log.error("refused", subject=message.subject, reason=str(never))
+                metrics.DEAD_LETTERS.labels(TOO_LARGE).inc()
+                self._refused.say(subject=message.subject, reason=str(never))
                 await self._publisher.store([_without_payload(message, never)])
             elif dead.REASON in message.headers:
-                metrics.DEAD_LETTERS.labels("refused").inc()
+                metrics.DEAD_LETTERS.labels(message.headers[dead.CODE]).inc()
                 metrics.MESSAGES.labels(streams.INTAKE, "dead").inc()
-                log.warning("refused", subject=message.headers[dead.SUBJECT], reason=message.headers[dead.REASON])
+                self._refused.say(subject=message.headers[dead.SUBJECT], reason=message.headers[dead.REASON])
             else:
                 metrics.MESSAGES.labels(streams.INTAKE, "passed").inc()
 
@@ -179,6 +189,7 @@ def _without_payload(message: Outgoing, never: NeverStoredError) -> Outgoing:
         origin=message.subject,
         payload=b"",
         reason=f"{never} ({len(message.payload)} bytes)",
+        code=TOO_LARGE,
         message_id=message.headers[MESSAGE_ID],
         headers={},
     )
