@@ -20,16 +20,23 @@ def test_a_shot_received_twice_is_stored_once(records: Records) -> None:
 
 
 def test_a_prediction_received_twice_is_stored_once(records: Records) -> None:
-    assert records.store_predictions([said()]).new == 1
+    assert len(records.store_predictions([said()]).new) == 1
     before = the_record(records)
 
-    assert records.store_predictions([said(), said()]).new == 0
+    assert len(records.store_predictions([said(), said()]).new) == 0
     assert the_record(records) == before
+
+
+def test_storing_says_which_predictions_were_new(records: Records) -> None:
+    records.store_predictions([said()])
+    fresh = said("Donut", imgid="img2")
+
+    assert records.store_predictions([said(sequence=2), fresh, said("Donut", imgid="img2", sequence=2)]).new == [fresh]
 
 
 def test_a_batch_may_hold_the_same_key_several_times(records: Records) -> None:
     assert records.store_shots([shot(sequence=2), shot(sequence=1), shot(sequence=3)]) == 1
-    assert records.store_predictions([said(sequence=2), said(sequence=1)]).new == 1
+    assert len(records.store_predictions([said(sequence=2), said(sequence=1)]).new) == 1
 
     record = the_record(records)
     assert [one.sequence for one in record.shots] == [1]
@@ -38,7 +45,7 @@ def test_a_batch_may_hold_the_same_key_several_times(records: Records) -> None:
 
 def test_nothing_to_store_is_no_error(records: Records) -> None:
     assert records.store_shots([]) == 0
-    assert records.store_predictions([]).new == 0
+    assert len(records.store_predictions([]).new) == 0
     assert list(records.wafers()) == []
 
 
@@ -164,7 +171,7 @@ def test_whatever_passes_for_a_message_can_be_stored(records: Records, more: byt
     )
     image = read_image(Topic("fab1", "cam1", "img", "img1"), body + b'"bytes": "AAAA", ' + more + b"}")
 
-    assert records.store_predictions([ReceivedPrediction(prediction, 1, 1)]).new == 1
+    assert len(records.store_predictions([ReceivedPrediction(prediction, 1, 1)]).new) == 1
     assert records.store_shots([Shot(image, b"file", 1, 1)]) == 1
     assert len(the_record(records).predictions) == 1
 

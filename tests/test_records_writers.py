@@ -25,7 +25,7 @@ def store_in(records: Records, order: Sequence[int]) -> tuple[int, int, int]:
         part = order[start : start + 20]
         new_shots += records.store_shots([shot(imgid=f"i{number}", sequence=number) for number in part])
         stored = records.store_predictions([said(imgid=f"i{number}", sequence=number) for number in part])
-        new_predictions += stored.new
+        new_predictions += len(stored.new)
         alerts += len(stored.alerts)
     return new_shots, new_predictions, alerts
 

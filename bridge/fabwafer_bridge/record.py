@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 import structlog
 from nats.aio.msg import Msg
 
+from fabwafer.defects import NOT_A_WAFER, SHIPPED_CLASSES
 from fabwafer.messages import Image, Prediction
 from fabwafer.records import ReceivedPrediction, Records, RecordsUnavailableError, Shot, StoredPredictions
 from fabwafer_bridge import dead, metrics, streams
@@ -16,6 +17,9 @@ from fabwafer_bridge.puller import Puller
 
 BATCH: Final = 256
 LONGEST_PAUSE: Final = 5.0
+REFUSED: Final = "refused_by_records"
+OTHER_CLASS: Final = "other"
+"""What a class is counted as that nobody here knows: a device's text would make a time series for each of its ideas."""
 
 Row = TypeVar("Row")
 
@@ -87,12 +91,13 @@ class Record:
             origin=message.subject,
             payload=message.data,
             reason=reason,
+            code=REFUSED,
             message_id=f"{message.metadata.stream}:{message.metadata.sequence.stream}",
             headers=message.headers or {},
         )
         await self._publisher.store([letter])
         log.warning("refused", subject=message.subject, reason=reason)
-        metrics.DEAD_LETTERS.labels("refused_by_records").inc()
+        metrics.DEAD_LETTERS.labels(REFUSED).inc()
         metrics.MESSAGES.labels(streams.RECORD, "dead").inc()
 
 
@@ -117,15 +122,19 @@ def store_predictions(records: Records, raised: Callable[[], None]) -> Callable[
         records: Where they go; an alert is decided in the same transaction.
         raised: Called when there are alerts to send; from the thread that stores.
     """
+    known = {*SHIPPED_CLASSES, NOT_A_WAFER}
 
     def store(rows: Sequence[ReceivedPrediction]) -> None:
         stored: StoredPredictions = records.store_predictions(rows)
-        for row in rows:
+        known.update(row.prediction.prediction for row in rows if row.prediction.source == "cluster")
+        for row in stored.new:
             said = row.prediction
-            metrics.PREDICTIONS.labels(said.fab, said.camera, said.model, said.prediction).inc()
-            metrics.PROBABILITY.labels(said.model, said.prediction).observe(said.probability)
+            model = said.model if said.source == "cluster" else "device"
+            label = said.prediction if said.prediction in known else OTHER_CLASS
+            metrics.PREDICTIONS.labels(said.fab, said.camera, model, label).inc()
+            metrics.PROBABILITY.labels(model, label).observe(said.probability)
         for fab, label in stored.alerts:
-            metrics.ALERTS.labels(fab, label).inc()
+            metrics.ALERTS.labels(fab, label if label in known else OTHER_CLASS).inc()
         if stored.alerts:
             raised()
 

@@ -49,9 +49,9 @@ class ReceivedPrediction:
 
 @dataclass(frozen=True, slots=True)
 class StoredPredictions:
-    """How many predictions were new, and the fab and class of each alert that they raised."""
+    """The predictions that were new, and the fab and class of each alert that was raised."""
 
-    new: int
+    new: list[ReceivedPrediction]
     alerts: list[tuple[str, str]]
 
 
@@ -98,7 +98,7 @@ def store_predictions(
     # A candidate that was promoted may answer for a wafer that it answered in shadow before: now it counts.
     counted = _leave_shadow(connection, [key for key, one in kept.items() if key not in new and not one.shadow])
     raised = _raise_alerts(connection, ((row_id, kept[key]) for key, row_id in (new | counted).items()), threshold)
-    return StoredPredictions(len(new), raised)
+    return StoredPredictions([kept[key] for key in new], raised)
 
 
 def _wafer_key(message: Image | Prediction) -> WaferKey:
