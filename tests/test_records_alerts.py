@@ -44,8 +44,16 @@ def test_a_devices_fifty_percent_is_enough(records: Records) -> None:
 def test_the_device_and_the_cluster_alert_each_for_itself(records: Records) -> None:
     stored = records.store_predictions([said("Loc", source="device", model="v1"), said("Loc", source="cluster")])
 
-    assert stored.new == 2
+    assert len(stored.new) == 2
     assert len({alert.id for alert in records.pending_alerts()}) == 2
+
+
+def test_all_alerts_that_wait_are_counted_however_many_are_read_at_once(records: Records) -> None:
+    records.store_predictions([said(imgid=f"i{number}") for number in range(120)])
+    assert (records.count_pending_alerts(), len(records.pending_alerts())) == (120, 100)
+
+    records.mark_alert_sent([waiting.id for waiting in records.pending_alerts()])
+    assert records.count_pending_alerts() == 20
 
 
 def test_an_alert_is_the_prediction_with_its_cause(records: Records) -> None:
@@ -144,7 +152,7 @@ def test_a_candidates_answer_counts_once_it_serves(records: Records) -> None:
 
     stored = records.store_predictions([said("Loc", model="v2", sequence=2)])
 
-    assert (stored.new, stored.alerts) == (0, [("fab1", "Loc")])
+    assert (stored.new, stored.alerts) == ([], [("fab1", "Loc")])
     current = the_record(records).current
     assert current is not None
     assert (current.model, current.shadow, current.alert) == ("v2", False, True)

@@ -62,6 +62,7 @@ class AlertWorker:
         self._page = page
         self._raised = asyncio.Event()
         self._not_before: dict[str, float] = {}
+        self._counted = float("-inf")
 
     def raised(self) -> None:
         """Says that there are new alerts. To be called in the event loop."""
@@ -82,8 +83,8 @@ class AlertWorker:
 
     async def _send_pending(self) -> None:
         while True:
+            await self._count()
             pending = await asyncio.to_thread(self._records.pending_alerts, AT_ONCE)
-            metrics.PENDING_ALERTS.set(len(pending))
             now = time.monotonic()
             due = [one for one in pending if self._not_before.get(one.id, 0) <= now]
             if not due:
@@ -97,6 +98,11 @@ class AlertWorker:
                         await asyncio.to_thread(self._records.mark_alert_failed, [one.id], error)
             if not sent:
                 return
+
+    async def _count(self) -> None:
+        if time.monotonic() - self._counted >= POLL:  # counting reads every pending row: not for each batch
+            metrics.PENDING_ALERTS.set(await asyncio.to_thread(self._records.count_pending_alerts))
+            self._counted = time.monotonic()
 
     async def _send(self, pending: PendingAlert) -> str | None:
         """Sends one alert; returns why it was not taken, or None."""

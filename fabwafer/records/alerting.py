@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from fabwafer.defects import CAUSES
 from fabwafer.messages import Alert
@@ -80,6 +80,11 @@ def read_pending(connection: Connection, limit: int) -> list[PendingAlert]:
         }
         waiting.append(PendingAlert(row[alerts.c.id], Alert.model_validate(fields), row[alerts.c.attempts]))
     return waiting
+
+
+def count_pending(connection: Connection) -> int:
+    """Counts the alerts that are not sent yet."""
+    return connection.execute(select(func.count()).select_from(alerts).where(alerts.c.pending.is_(True))).scalar_one()
 
 
 def mark_sent(connection: Connection, ids: Sequence[str]) -> None:

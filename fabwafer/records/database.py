@@ -66,6 +66,11 @@ class Records:
         with reading(self._engine) as connection:
             return alerting.read_pending(connection, limit)
 
+    def count_pending_alerts(self) -> int:
+        """Counts the alerts that are not sent yet, however many they are."""
+        with reading(self._engine) as connection:
+            return alerting.count_pending(connection)
+
     def mark_alert_sent(self, ids: Sequence[str]) -> None:
         """Marks alerts as sent."""
         with writing(self._engine) as connection:
