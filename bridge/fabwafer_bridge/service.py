@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
-from fabwafer.records import Records, SchemaError
+from fabwafer.records import Records, RecordsUnavailableError, SchemaError
 from fabwafer_bridge import lag, record, streams
 from fabwafer_bridge.alert import AlertWorker, wafer_page
 from fabwafer_bridge.classify import Classify
@@ -28,6 +28,8 @@ DRAIN_SECONDS: Final = 6.0
 """How long what is being worked on may take to finish after SIGTERM; the rest is delivered to the next process."""
 LAG_EVERY: Final = 2.0
 RETENTION_EVERY: Final = 3600.0
+RETENTION_RETRY: Final = 60.0
+"""Seconds after which forgetting images is tried again when the database was away."""
 AT_ONCE: Final = 2
 """Batches that each consumer works on side by side: one is under way while the other waits for an answer."""
 
@@ -206,10 +208,15 @@ async def _opened(url: str) -> Records:
 async def _retention(records: Records, days: int, lock: asyncio.Lock) -> None:
     while True:
         before = int((time.time() - days * 86400) * 1000)
-        async with lock:
-            forgotten = await asyncio.to_thread(records.forget_images, before)
-        log.info("retention", images=forgotten, days=days)
-        await asyncio.sleep(RETENTION_EVERY)
+        try:
+            async with lock:
+                forgotten = await asyncio.to_thread(records.forget_images, before)
+        except RecordsUnavailableError as error:  # images wait for it as predictions do, and no process ends over it
+            log.warning("nothing forgotten yet", reason=str(error)[:300], pause=RETENTION_RETRY)
+            await asyncio.sleep(RETENTION_RETRY)
+        else:
+            log.info("retention", images=forgotten, days=days)
+            await asyncio.sleep(RETENTION_EVERY)
 
 
 async def _lag(js: JetStreamContext) -> None:
