@@ -41,6 +41,8 @@ CONNECTIONS = 50
 STEADY_RATE = 200.0
 IN_FLIGHT = 8
 """Messages that a flooding camera has without a PUBACK."""
+UNDER_WAY = 400
+"""Images without a prediction, over all cameras, where the cameras wait for their answers."""
 
 
 def maps() -> tuple[str, list[bytes]]:
@@ -89,6 +91,7 @@ class Result:
     steady_p99: float
     steady_sent: int
     steady_predicted: int
+    waiting_rate: float
     flooded_rate: float
     flooded_pubacks: float
     share_of_in_process: float
@@ -171,6 +174,23 @@ async def measure(
     predicted_count = len(latencies)
     await subscription.unsubscribe()
 
+    # As fast as answers come: every camera waits for its own.
+    room, stop = asyncio.Semaphore(UNDER_WAY), asyncio.Event()
+
+    async def answered(_: Msg) -> None:
+        room.release()
+
+    subscription = await listener.subscribe("fabwafer.bench.*.prediction.*", cb=answered)
+    waiting = asyncio.create_task(flood(connections, scenario.messages(images, "waiting"), stop, room))
+    await asyncio.sleep(3)
+    before, begin = scenario.recorded(), time.perf_counter()
+    await asyncio.sleep(seconds / 3)
+    waiting_rate = (scenario.recorded() - before) / (time.perf_counter() - begin)
+    stop.set()
+    waiting.cancel()
+    await subscription.unsubscribe()
+    await asyncio.sleep(2)
+
     stop = asyncio.Event()
     flooding = asyncio.create_task(flood(connections, scenario.messages(images, "flood"), stop))
     await asyncio.sleep(min(5, seconds / 4))  # until the queues have the length that they keep
@@ -192,6 +212,7 @@ async def measure(
         "steady_p99": round(float(p99), 1),
         "steady_sent": total,
         "steady_predicted": predicted_count,
+        "waiting_rate": round(waiting_rate, 1),
         "flooded_rate": round((after - before) / elapsed, 1),
         "flooded_pubacks": round(acknowledged / elapsed, 1),
         "memory": memory,
@@ -265,12 +286,14 @@ def main() -> None:
     print(
         f"\nmodel {card.name} {card.version} int8, {kind}; in-process {limit:.0f} images/s on {os.cpu_count()} cores\n"
     )
-    print("| records | sync_interval | 200/s: p50, p99 ms | flooded, images/s | share of in-process |")
+    print(
+        "| records | sync_interval | 200/s: p50, p99 ms | cameras wait: images/s (share) | flooded: images/s (share) |"
+    )
     print("|---|---|---|---|---|")
     for r in results:
         print(
-            f"| {r.database} | {r.sync_interval} | {r.steady_p50}, {r.steady_p99} | {r.flooded_rate} "
-            f"| {r.share_of_in_process:.2f} |"
+            f"| {r.database} | {r.sync_interval} | {r.steady_p50}, {r.steady_p99} "
+            f"| {r.waiting_rate} ({r.waiting_rate / limit:.2f}) | {r.flooded_rate} ({r.share_of_in_process:.2f}) |"
         )
     for r in results:
         print(f"\n{r.database}, {r.sync_interval}, flooded: MB {r.memory}; share of a core {r.cpu}")

@@ -68,7 +68,10 @@ class Connection:
 
 
 async def flood(
-    connections: list[Connection], message: Callable[[int, int], tuple[str, bytes]], stop: asyncio.Event
+    connections: list[Connection],
+    message: Callable[[int, int], tuple[str, bytes]],
+    stop: asyncio.Event,
+    room: asyncio.Semaphore | None = None,
 ) -> None:
     """Publishes on all connections as fast as PUBACKs come.
 
@@ -76,11 +79,14 @@ async def flood(
         connections: Each publishes on its own.
         message: Makes the n-th message of a connection: topic and payload.
         stop: Ends it.
+        room: Taken for each message, and given back by whoever saw what came of it; bounds what is under way.
     """
 
     async def one(index: int, connection: Connection) -> None:
         number = 0
         while not stop.is_set():
+            if room is not None:
+                await room.acquire()
             await connection.publish(*message(index, number))
             number += 1
 
