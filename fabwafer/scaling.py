@@ -49,6 +49,6 @@ def _overlaps(dies: int, size: int) -> NDArray[np.float32]:
     """
     cells, places = np.arange(size)[:, None] * dies, np.arange(dies)[None, :] * size
     overlap = np.minimum(cells + dies, places + size) - np.maximum(cells, places)
-    share = np.maximum(overlap, 0).astype(np.float32) / np.float32(dies)
+    share: NDArray[np.float32] = np.maximum(overlap, 0).astype(np.float32) / np.float32(dies)
     share.setflags(write=False)
     return share
