@@ -1,3 +1,9 @@
 """Fixtures that every test may use."""
 
+from hypothesis import settings
+
+# The same examples in every run: a failure is one that everybody sees.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
+
 pytest_plugins = ["tests.postgres", "tests.records_fixtures"]

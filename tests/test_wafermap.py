@@ -50,7 +50,7 @@ def _file(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 10**6), st.integers(8, 120), st.integers(8, 120), st.integers(1, 9))
+@given(st.integers(0, 10**6), st.integers(20, 120), st.integers(20, 120), st.integers(1, 9))
 def test_what_is_encoded_is_decoded_again(seed: int, rows: int, columns: int, times: int) -> None:
     rng = np.random.default_rng(seed)
     grid = disc(rows, columns)

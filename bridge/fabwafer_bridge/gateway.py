@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from fabwafer.messages import MessageRefusedError, Topic
 from fabwafer_bridge import dead, metrics, streams
 from fabwafer_bridge.connection import connect
+from fabwafer_bridge.ending import end
 from fabwafer_bridge.foreign import MAX_INFLIGHT, Address, ForeignBroker, Inbound
 from fabwafer_bridge.health import HealthServer
 from fabwafer_bridge.intake import SOURCE
@@ -261,8 +262,7 @@ class Gateway:
         deadline = time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < deadline and (self._busy or self._waiting):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        carrying.cancel()
-        await asyncio.gather(carrying, return_exceptions=True)
+        await end([carrying])
         log.info("drained", not_stored=len(self._waiting), storing=self._busy)
 
 

@@ -16,6 +16,7 @@ from fabwafer_bridge import lag, record, streams
 from fabwafer_bridge.alert import AlertWorker, wafer_page
 from fabwafer_bridge.classify import Classify
 from fabwafer_bridge.connection import connect
+from fabwafer_bridge.ending import end
 from fabwafer_bridge.health import HealthServer
 from fabwafer_bridge.inference import ModelServer
 from fabwafer_bridge.intake import Intake
@@ -163,9 +164,7 @@ class Bridge:
         deadline = time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < deadline and any(puller.busy for puller in self._pullers):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         log.info("drained")
 
 

@@ -32,6 +32,7 @@ def door(
     import structlog
 
     from fabwafer_bridge.door import Door
+    from fabwafer_bridge.ending import end
     from fabwafer_bridge.health import HealthServer
     from fabwafer_bridge.logs import configure
 
@@ -53,8 +54,7 @@ def door(
         stop.cancel()
         if work.done():
             work.result()  # it returns only by raising
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        await end([work])
         await health.stop()
 
     asyncio.run(run())

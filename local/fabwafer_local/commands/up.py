@@ -74,8 +74,10 @@ async def _run(directory: Path, ports: "Ports", samples: int) -> None:
             work.result()  # raises: the work has no end of its own
     finally:
         stop.cancel()
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        while not work.done():  # asyncio.wait_for of Python 3.11 can lose a cancellation
+            work.cancel()
+            await asyncio.wait([work], timeout=0.5)
+        _ = work.cancelled() or work.exception()  # looked at: what it failed of was raised above
         try:
             view.say("Stopping: what is under way is finished first.")
             await view.stop()
