@@ -6,7 +6,7 @@ from fabwafer_bridge.ending import end
 
 
 async def test_a_task_that_loses_its_first_cancellation_ends() -> None:
-    lost = []
+    lost: list[int] = []
 
     async def stubborn() -> None:
         while True:
