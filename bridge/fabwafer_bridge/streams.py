@@ -47,6 +47,18 @@ def subject_of_dead_letter(consumer: str) -> str:
 def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[StreamConfig]:
     # discard new everywhere but DEAD: a full stream refuses, which is felt upstream as a missing acknowledgement, up to
     # the device, which keeps the message. A flood of rubbish in DEAD must not hold production up, so it discards old.
+    def of_ours(name: str, subject: str) -> StreamConfig:
+        return StreamConfig(
+            name=name,
+            subjects=[subject],
+            retention=RetentionPolicy.INTEREST,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_bytes=max_bytes,
+            num_replicas=replicas,
+            duplicate_window=120,
+        )
+
     return [
         StreamConfig(
             name=RETAINED,
@@ -67,26 +79,8 @@ def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[
             max_bytes=mqtt_max_bytes,
             num_replicas=replicas,
         ),
-        StreamConfig(
-            name=IMAGES,
-            subjects=["fabwafer-images.>"],
-            retention=RetentionPolicy.INTEREST,
-            storage=StorageType.FILE,
-            discard=DiscardPolicy.NEW,
-            max_bytes=max_bytes,
-            num_replicas=replicas,
-            duplicate_window=120,
-        ),
-        StreamConfig(
-            name=PREDICTIONS,
-            subjects=["fabwafer-predictions.>"],
-            retention=RetentionPolicy.INTEREST,
-            storage=StorageType.FILE,
-            discard=DiscardPolicy.NEW,
-            max_bytes=max_bytes,
-            num_replicas=replicas,
-            duplicate_window=120,
-        ),
+        of_ours(IMAGES, "fabwafer-images.>"),
+        of_ours(PREDICTIONS, "fabwafer-predictions.>"),
         StreamConfig(
             name=DEAD,
             subjects=["fabwafer-dead.>"],
