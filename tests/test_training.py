@@ -1,7 +1,10 @@
 """Training: honest splits, the same result for the same seed, and a card that says what was measured."""
 
 import json
-from collections.abc import Sequence
+import re
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,11 @@ from typer.testing import CliRunner
 
 from fabwafer.classifier import Classifier
 from fabwafer.defects import SHIPPED_CLASSES
-from fabwafer.modelcard import default_model, read_card, verify
+from fabwafer.modelcard import ModelRefusedError, default_model, read_card, verify
 from fabwafer.synthetic import sample
 from fabwafer.wafermap import scale
 from fabwafer_training import calibrate
+from fabwafer_training.aims import ask_teachers, label_aims, taught_aims
 from fabwafer_training.augment import DRAWINGS, as_inputs, draw_all, draw_many, turn
 from fabwafer_training.commands.evaluate import app as evaluate_app
 from fabwafer_training.commands.train import app as train_app
@@ -29,6 +33,7 @@ from fabwafer_training.metrics import alert_threshold, measure, natural_weights,
 from fabwafer_training.network import Exported, Shape, WaferNet
 from fabwafer_training.readers import read
 from fabwafer_training.report import evaluate
+from fabwafer_training.rounds import Draws, even_weights
 from fabwafer_training.splits import clean, grouped_folds, kept_from_training
 from fabwafer_training.train import Round, Settings, train
 from tests import wm811k
@@ -182,7 +187,8 @@ def test_turning_keeps_what_is_on_the_wafer() -> None:
     flat[::2] = True
     maps[flat, 2] = 1
     before = maps.clone()
-    turned = turn(maps, flat, torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    turned = turn(maps, flat)
     assert turned.shape == before.shape
     assert (turned[flat, 2] == 1).all()
     assert not torch.equal(turned, before)
@@ -204,11 +210,18 @@ def test_the_activation_maps_explain_the_logits_exactly() -> None:
     assert embedding.shape == (4, 16)
 
 
+Drawn = tuple[NDArray[np.uint8], NDArray[np.intp]]
+
+
 def run(
-    inputs: tuple[NDArray[np.uint8], NDArray[np.intp]], folder: Path, setting: Settings, rounds: Sequence[Round] = ()
+    inputs: Drawn, folder: Path, setting: Settings, report: Callable[[Round], None] = lambda _: None
 ) -> dict[str, torch.Tensor]:
     folder.mkdir(exist_ok=True)
-    network = train(*inputs, classes=9, settings=setting, folder=folder, report=list(rounds).append)
+    drawn, targets = inputs
+    torch.manual_seed(setting.seed)
+    network = WaferNet(9, setting.shape)
+    aims, weights = label_aims(targets, 9, setting.smoothing), even_weights(targets, setting.evenness)
+    train(network, drawn, aims, weights, settings=setting, folder=folder, report=report)
     return network.state_dict()
 
 
@@ -221,35 +234,80 @@ class _KilledError(Exception):
     pass
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_as_if_nothing_had_happened(
-    inputs: tuple[NDArray[np.uint8], NDArray[np.intp]], tmp_path: Path
-) -> None:
+def test_a_run_that_was_killed_goes_on_and_ends_as_if_nothing_had_happened(inputs: Drawn, tmp_path: Path) -> None:
     whole = run(inputs, tmp_path / "whole", TINY)
     rounds: list[int] = []
 
-    def kill_after_two(done: Round) -> None:
+    def kill_in_the_third(done: Round) -> None:
         rounds.append(done.number)
-        if done.number == 2:
+        if done.number == 3:
             raise _KilledError
 
-    (tmp_path / "killed").mkdir()
     with pytest.raises(_KilledError):
-        train(*inputs, classes=9, settings=TINY, folder=tmp_path / "killed", report=kill_after_two)
-    resumed = train(
-        *inputs, classes=9, settings=TINY, folder=tmp_path / "killed", report=lambda done: rounds.append(done.number)
-    )
-    assert rounds == [1, 2, 3]
-    assert_same(whole, resumed.state_dict())
+        run(inputs, tmp_path / "killed", TINY, kill_in_the_third)
+    resumed = run(inputs, tmp_path / "killed", TINY, lambda done: rounds.append(done.number))
+    assert rounds == [1, 2, 3, 3]
+    assert_same(whole, resumed)
 
 
-def test_other_settings_start_anew_and_another_seed_gives_another_network(
-    inputs: tuple[NDArray[np.uint8], NDArray[np.intp]], tmp_path: Path
+def test_other_settings_or_labels_start_anew_and_another_seed_gives_another_network(
+    inputs: Drawn, tmp_path: Path
 ) -> None:
     short = replace(TINY, epochs=1)
     first = run(inputs, tmp_path, short)
     other = run(inputs, tmp_path, replace(short, seed=4))
     assert not torch.equal(first["head.weight"], other["head.weight"])
     assert_same(first, run(inputs, tmp_path / "again", short))
+    relabelled = inputs[0], inputs[1][::-1].copy()
+    rounds: list[Round] = []
+    run(relabelled, tmp_path / "again", short, rounds.append)
+    assert len(rounds) == 1, "a finished run of other labels is not gone on from"
+
+
+def test_each_of_several_processes_sees_its_own_part_of_the_same_round() -> None:
+    weights = even_weights(np.repeat([0, 1], [90, 10]), 1.0)
+    whole = list(Draws(weights, 1001, seed=5, rank=0, world=1))
+    parts = [Draws(weights, 1001, seed=5, rank=rank, world=2) for rank in (0, 1)]
+    assert [len(part) for part in parts] == [501, 500]
+    assert list(parts[0]) == whole[::2]
+    assert list(parts[1]) == whole[1::2]
+    rare = sum(row >= 90 for row, _ in whole)
+    assert 400 < rare < 600, "drawn evenly, a class of a tenth of the maps is half of those drawn"
+    parts[0].set_epoch(1)
+    assert list(parts[0]) != whole[::2]
+
+
+# Teachers
+
+
+def test_the_label_is_heard_beside_the_teachers_and_alone_where_they_are_not_asked() -> None:
+    labels = label_aims(np.array([0, 1]), 4, smoothing=0.04)
+    np.testing.assert_allclose(labels, [[0.97, 0.01, 0.01, 0.01], [0.01, 0.97, 0.01, 0.01]], atol=1e-6)
+    said = np.full((2, 4), 0.25, dtype=np.float32)
+    mixed = taught_aims(labels, said, np.array([True, False]))
+    np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(mixed[0, 0], 0.3 * 0.97 + 0.7 * 0.25, atol=1e-6)
+    np.testing.assert_array_equal(mixed[1], labels[1])
+
+
+def test_what_teachers_say_does_not_depend_on_how_a_map_is_turned(trained: Path, inputs: Drawn) -> None:
+    maps = inputs[0][:12, 0]
+    said = ask_teachers([trained, default_model()], SHIPPED_CLASSES, maps, lambda _: None)
+    np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-5)
+    turned = ask_teachers([trained, default_model()], SHIPPED_CLASSES, np.rot90(maps, 1, (2, 3)).copy(), lambda _: None)
+    np.testing.assert_allclose(said, turned, atol=1e-5)
+
+
+def test_a_teacher_with_other_classes_is_refused(trained: Path, inputs: Drawn) -> None:
+    with pytest.raises(ModelRefusedError, match="the maps are labelled a, b"):
+        ask_teachers([trained], ["a", "b"], inputs[0][:, 0], lambda _: None)
+
+
+def test_a_model_learns_from_a_teacher_by_command(trained: Path, tmp_path: Path) -> None:
+    words = ["synthetic:120", "--out", str(tmp_path / "pupil"), "--rounds", "1", "--maps-per-round", "64"]
+    result = CliRunner().invoke(train_app, [*words, "--widths", "8,16", "--blocks", "1", "--teacher", str(trained)])
+    assert result.exit_code == 0, result.stderr
+    assert read_card(tmp_path / "pupil").training["teachers"] == ["wafer test-1"]
 
 
 # From maps to a model
@@ -260,10 +318,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("model") / "wafer"
     about = out.parent / "about.json"
     about.write_text(json.dumps({"description": "A test.", "notice": "None."}))
-    words = ["synthetic:360", "--out", str(out), "--rounds", "10", "--maps-per-round", "1024", "--widths", "8,16"]
+    words = ["synthetic:360", "--out", str(out), "--rounds", "14", "--maps-per-round", "1024", "--widths", "8,16"]
     result = CliRunner().invoke(train_app, [*words, "--blocks", "1", "--version", "test-1", "--card", str(about)])
     assert result.exit_code == 0, result.stderr
-    assert "round 10 of 10" in result.stderr
+    assert "round 14 of 14" in result.stderr
     return out
 
 
@@ -275,6 +333,29 @@ def test_training_by_command_leaves_a_complete_model_and_nothing_else(trained: P
     assert sum(card.training_data.counts.values()) + card.metrics["maps"] == 360
     assert card.metrics["macro_f1"] > 0.3, "nine classes by chance would be a ninth"
     assert card.metrics["float32"]["macro_f1"] == pytest.approx(card.metrics["macro_f1"], abs=0.05)
+
+
+@pytest.mark.parametrize("more", [["--widths", "8,16", "--blocks", "1"], ["--from", "{}"]])
+def test_two_processes_train_one_model_together(trained: Path, tmp_path: Path, more: list[str]) -> None:
+    torchrun, fabwafer = (str(Path(sys.executable).parent / name) for name in ("torchrun", "fabwafer"))
+    words = ["train", "synthetic:180", "--rounds", "4", "--maps-per-round", "512"]
+    words += [word.replace("{}", str(trained)) for word in more]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    losses = []
+    for start, out in (
+        ([], alone),
+        ([torchrun, "--standalone", "--nproc-per-node", "2", "--no-python"], together),
+    ):
+        done = subprocess.run(
+            [*start, fabwafer, *words, "--out", str(out)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        losses.append([float(loss) for loss in re.findall(r"round \d of 4: loss ([0-9.]+)", done.stderr)])
+    assert len(losses[0]) == len(losses[1]) == 4, "one of the two processes speaks"
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert read_card(together).training == read_card(alone).training | {
+        "threads": read_card(together).training["threads"]
+    }
 
 
 def test_what_the_card_says_can_be_measured_again(trained: Path) -> None:

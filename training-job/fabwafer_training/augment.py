@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
@@ -70,9 +71,11 @@ def draw_many(
     shape = (len(DRAWINGS), CHANNELS, INPUT_SIZE, INPUT_SIZE)
     sides = tuple(np.empty((int((kept == side).sum()), *shape), dtype=np.uint8) for side in (False, True))
     filled = [0, 0]
-    for grid, side in zip(grids, kept.astype(int), strict=True):
-        sides[side][filled[side]] = draw_all(grid, rng)
-        filled[side] += 1
+    # The products of scaling are small: several threads would only wait for each other, minutes of a whole data set.
+    with threadpool_limits(1):
+        for grid, side in zip(grids, kept.astype(int), strict=True):
+            sides[side][filled[side]] = draw_all(grid, rng)
+            filled[side] += 1
     return sides[0], sides[1]
 
 
@@ -81,32 +84,31 @@ def as_inputs(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
     return stored.astype(np.float32) / np.float32(255)
 
 
-def turn(maps: Tensor, flat: Tensor, generator: torch.Generator) -> Tensor:
+def turn(maps: Tensor, flat: Tensor) -> Tensor:
     """Turns and mirrors maps by the symmetries of a wafer: half of them by quarter turns, the others by any angle.
 
     Args:
         maps: Network inputs, float [n, channels, size, size].
         flat: Which of them were drawn with two values, bool [n]: all their cells are inside, turned or not.
-        generator: Decides.
 
     Returns:
-        As many maps of the same shape.
+        As many maps of the same shape. What becomes of each is decided by torch's own generator.
     """
-    count = len(maps)
-    mirrored = torch.rand(count, generator=generator) < 0.5
+    count, device = len(maps), maps.device
+    mirrored = torch.rand(count, device=device) < 0.5
     maps = torch.where(mirrored[:, None, None, None], maps.flip(-1), maps)
-    quarters = torch.randint(0, 4, (count,), generator=generator)
+    quarters = torch.randint(0, 4, (count,), device=device)
     for quarter in range(1, 4):
         rows = quarters == quarter
         maps[rows] = maps[rows].rot90(quarter, (-2, -1))
-    chosen = torch.nonzero(torch.rand(count, generator=generator) < 0.5)[:, 0]
+    chosen = torch.nonzero(torch.rand(count, device=device) < 0.5)[:, 0]
     if len(chosen) == 0:
         return maps
-    angles = torch.rand(len(chosen), generator=generator) * (math.pi / 2)
+    angles = torch.rand(len(chosen), device=device) * (math.pi / 2)
     cosines, sines, zeros = torch.cos(angles), torch.sin(angles), torch.zeros_like(angles)
     matrices = torch.stack([cosines, -sines, zeros, sines, cosines, zeros], dim=1).reshape(-1, 2, 3)
     places = functional.affine_grid(matrices, [len(chosen), *maps.shape[1:]], align_corners=False)
     turned = functional.grid_sample(maps[chosen], places, align_corners=False)
-    turned[:, 2] = torch.where(flat[chosen][:, None, None], torch.ones(()), turned[:, 2])
+    turned[:, 2] = torch.where(flat[chosen][:, None, None], 1.0, turned[:, 2])
     maps[chosen] = turned
     return maps

@@ -1,22 +1,26 @@
 """A training run: from labelled maps to a model's folder."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fabwafer.defects import SHIPPED_CLASSES
 from fabwafer.modelcard import ModelCard, read_card
+from fabwafer_training.aims import ask_teachers, label_aims, taught_aims
 from fabwafer_training.augment import draw_many
 from fabwafer_training.dataset import DataError, Dataset
-from fabwafer_training.network import Shape
+from fabwafer_training.network import Shape, WaferNet
 from fabwafer_training.package import Kept, package
+from fabwafer_training.rounds import even_weights
 from fabwafer_training.splits import clean, kept_from_training
-from fabwafer_training.train import CHECKPOINT, Round, Settings, train
+from fabwafer_training.train import CHECKPOINT, Layers, Round, Settings, train
 from fabwafer_training.weights import read_weights
 
 LEAST_MAPS = 5
@@ -31,11 +35,21 @@ def classes_of(data: Dataset) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Labelled maps ready for training: cleaned, with the classes in order, and which of the maps are kept aside."""
+    """Labelled maps ready for training.
+
+    Attributes:
+        data: The maps, cleaned.
+        classes: The class names in the order of the network's outputs.
+        kept: Which maps are kept aside to calibrate and measure, [n].
+        kept_seed: Which split that is, for the card: others may want to keep the same maps aside.
+        taught: About which maps teachers are asked, [n]; None for all. Of the others the label alone counts.
+    """
 
     data: Dataset
     classes: list[str]
     kept: NDArray[np.bool_]
+    kept_seed: int
+    taught: NDArray[np.bool_] | None = None
 
     @property
     def targets(self) -> NDArray[np.intp]:
@@ -48,12 +62,12 @@ class Material:
         return self.data.subset(np.flatnonzero(self.kept == kept))
 
 
-def prepare(data: Dataset, seed: int, tell: Callable[[str], None]) -> Material:
+def prepare(data: Dataset, kept_seed: int, tell: Callable[[str], None]) -> Material:
     """Leaves out what is conflicting or repeated, and keeps a fifth of the maps aside by group.
 
     Args:
         data: Labelled maps.
-        seed: Decides which groups are kept.
+        kept_seed: Decides which groups are kept.
         tell: Called with a sentence on what was left out.
 
     Raises:
@@ -67,11 +81,11 @@ def prepare(data: Dataset, seed: int, tell: Callable[[str], None]) -> Material:
     counts = cleaned.counts()
     if len(counts) < 2 or min(counts.values()) < LEAST_MAPS:
         raise DataError(f"{data.name}: training needs two classes of at least {LEAST_MAPS} maps, found {counts}")
-    kept = kept_from_training(cleaned, seed)
+    kept = kept_from_training(cleaned, kept_seed)
     absent = sorted(set(counts) - set(cleaned.labels[~kept].tolist()))
     if absent:
         raise DataError(f"{data.name}: all maps of {', '.join(absent)} are in one group, which cannot be split")
-    return Material(cleaned, classes_of(cleaned), kept)
+    return Material(cleaned, classes_of(cleaned), kept, kept_seed)
 
 
 def train_model(
@@ -83,7 +97,8 @@ def train_model(
     tell: Callable[[str], None],
     report: Callable[[Round], None],
     start: dict[str, Tensor] | None = None,
-) -> ModelCard:
+    teachers: Sequence[Path] = (),
+) -> ModelCard | None:
     """Trains, calibrates and quantises, and writes the model and its card.
 
     Run again after a kill with the same arguments, it goes on from the last finished round.
@@ -95,21 +110,40 @@ def train_model(
         about: The card's `name`, `version`, `description`, `limits`, `notice` and `citations`.
         tell: Called with a sentence now and then.
         report: Called after each round.
-        start: Weights to go on from.
+        start: Weights to go on from; those of the last layer are left out when the classes are others.
+        teachers: Folders of models that have the same classes, to learn from as well as from the labels.
+
+    Returns:
+        The card; None in all but the first of several processes.
+
+    Raises:
+        ModelRefusedError: A teacher cannot be read, or its classes are others.
     """
     targets, kept = material.targets, material.kept
     tell(f"training on {(~kept).sum()} maps, keeping {kept.sum()} by group to calibrate and measure; drawing them")
     folder.mkdir(parents=True, exist_ok=True)
     inputs, kept_inputs = draw_many(material.data.grids, kept, settings.seed)
-    network = train(
+    aims = label_aims(targets[~kept], len(material.classes), settings.smoothing)
+    names = [f"{card.name} {card.version}" for card in map(read_card, teachers)]
+    if teachers:
+        said = ask_teachers(teachers, material.classes, inputs[:, 0], tell)
+        aims = taught_aims(aims, said, None if material.taught is None else material.taught[~kept])
+    torch.manual_seed(settings.seed)
+    network = WaferNet(len(material.classes), settings.shape)
+    if start is not None:
+        network.load_state_dict(start, strict=False)
+    train(
+        network,
         inputs,
-        targets[~kept],
-        classes=len(material.classes),
+        aims,
+        even_weights(targets[~kept], settings.evenness),
         settings=settings,
         folder=folder,
         report=report,
-        start=start,
+        layers=_one_after_the_other(network, settings) if settings.gradual else (),
     )
+    if os.environ.get("RANK", "0") != "0":
+        return None
     tell("calibrating, exporting and quantising")
     card = package(
         network,
@@ -119,10 +153,20 @@ def train_model(
         kept=Kept(kept_inputs, targets[kept], material.data.groups[kept]),
         folder=folder,
         about=about,
-        training=asdict(settings),
+        training=asdict(settings) | {"kept_seed": material.kept_seed} | ({"teachers": names} if names else {}),
     )
     (folder / CHECKPOINT).unlink()
     return card
+
+
+def _one_after_the_other(network: WaferNet, settings: Settings) -> list[Layers]:
+    """The last layer first, then the last stage as well, then all, at ever lower rates."""
+    blocks, last = list(network.stages), settings.shape.blocks
+    return [
+        Layers(network.head),
+        Layers(nn.ModuleList(blocks[-last:]), settings.epochs // 4, 0.3),
+        Layers(nn.ModuleList([network.stem, *blocks[:-last]]), settings.epochs // 2, 0.1),
+    ]
 
 
 def weights_to_go_on_from(model: Path, classes: list[str]) -> tuple[dict[str, Tensor], Shape]:

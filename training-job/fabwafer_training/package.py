@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fabwafer.modelcard import InputSpec, ModelCard, TrainingData, describe_file, write_card
@@ -52,7 +51,7 @@ def package(
     two halves by group: what is fitted on one half is measured on the other.
 
     Args:
-        network: The trained network; its head's bias is changed by the fitted prior.
+        network: The trained network.
         classes: The class names in the order of the outputs.
         trained_on: The maps it was trained on.
         trained_inputs: Their inputs, uint8 [n, drawings, channels, size, size].
@@ -84,9 +83,8 @@ def package(
         crossed[rest] = softmax(logits[0][rest] + half_prior, temperature)
         crossed_float[rest] = softmax(float_logits[rest] + half_prior, temperature)
 
+    # The prior goes into the files that serve, not into the weights: training that goes on from them fits its own.
     prior = fit_prior(logits[0], kept.targets, counts, classes)
-    with torch.no_grad():
-        network.head.bias.add_(torch.from_numpy(prior))
     for path in (float_path, int8_path):
         add_to_logits(path, prior)
     write_weights(folder / NAME, network)

@@ -1,26 +1,36 @@
-"""Training a network: the sampler, the schedule, the moving average, and checkpoints to resume from."""
+"""Training a network: what Lightning does not know of it, and nothing else."""
 
+import hashlib
+import logging
 import math
+import os
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
 
-from fabwafer_training.augment import DRAWING_SHARES, turn
-from fabwafer_training.network import Shape, WaferNet
+from fabwafer_training.augment import turn
+from fabwafer_training.network import Shape
+from fabwafer_training.rounds import Batch, Rounds
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint.ckpt"
 AVERAGE_DECAY = 0.998
 """How much of the moving average stays at each step: it looks back over some 500 steps."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From logits [n, classes] and aims [n, classes] to one number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +41,13 @@ class Settings:
         shape: How large the network is.
         epochs: How many rounds.
         maps_per_epoch: Maps drawn in a round.
-        batch: Maps in a step.
+        batch: Maps in a step, over all processes.
         rate: The highest learning rate; it warms up over the first twentieth and falls along a cosine to zero.
         decay: AdamW's weight decay.
         evenness: Classes are drawn in proportion to (maps of the class) ** (1 - evenness): 0 as they are, 1 evenly.
         smoothing: Label smoothing; a few per cent of the labels in the field are wrong.
         seed: Decides everything that is left to chance.
-        threads: Processor threads.
+        threads: Processor threads of each process.
         gradual: Whether to train the last layer first, then the last stage as well, then all, at ever lower rates:
             for going on from a network that was trained on other maps.
     """
@@ -65,94 +75,165 @@ class Round:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """A part of a network: the round in which its training begins, and its share of the rate."""
+
+    modules: nn.Module
+    begins: int = 0
+    share: float = 1.0
+
+
 def train(
+    network: nn.Module,
     inputs: NDArray[np.uint8],
-    targets: NDArray[np.intp],
+    aims: NDArray[np.float32],
+    weights: NDArray[np.float64],
     *,
-    classes: int,
     settings: Settings,
     folder: Path,
     report: Callable[[Round], None],
-    start: dict[str, Tensor] | None = None,
-) -> WaferNet:
-    """Trains a network, from the last checkpoint in `folder` if one was left there by the same settings.
+    layers: Sequence[Layers] = (),
+    loss: Loss = functional.cross_entropy,
+) -> None:
+    """Trains a network, from the last checkpoint in `folder` if the same run left one there.
+
+    Under `torchrun` each process trains on its own part of each step, and the gradients are averaged.
 
     Args:
+        network: Maps [n, channels, size, size] to logits [n, classes]. Left with the moving average of its weights
+            (EMA), ready for inference, on the processor.
         inputs: Maps in each drawing times 255, uint8 [n, drawings, channels, size, size].
-        targets: Class numbers, [n].
-        classes: How many classes there are.
+        aims: What the network should say of each, shares [n, classes].
+        weights: How likely each map is drawn, [n].
         settings: How to train.
         folder: Where the checkpoint is kept.
-        report: Called after each round.
-        start: Weights to go on from instead of random ones; those of the last layer are left out when the classes
-            are others.
-
-    Returns:
-        The moving average of the weights (EMA), ready for inference, on the processor.
+        report: Called after each round, in the first process.
+        layers: Parts of the network that start later or learn at lower rates; by default all of it at once.
+        loss: What to make small.
     """
     torch.set_num_threads(settings.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.manual_seed(settings.seed)
-    network = WaferNet(classes, settings.shape)
-    if start is not None:
-        same = {name: value for name, value in start.items() if value.shape == network.state_dict()[name].shape}
-        network.load_state_dict(same, strict=False)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = AveragedModel(network, multi_avg_fn=_average_in, use_buffers=True)
-    layers = _layers(network, settings)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [value for value in layer.parameters() if (value.ndim > 1) == matrices], "weight_decay": decay}
-            for layer, _, _ in layers
-            for matrices, decay in ((True, settings.decay), (False, 0.0))
-        ],
-        lr=settings.rate,
-    )
+    # Arrays and settings, so that other maps, labels or teachers never go on from this run's checkpoint.
+    identity = hashlib.sha256(repr(asdict(settings)).encode() + aims.tobytes() + weights.tobytes()).hexdigest()
     steps = math.ceil(settings.maps_per_epoch / settings.batch) * settings.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, [partial(_rate_at, steps=steps, share=share) for _, _, share in layers for _ in range(2)]
+    module = _Module(network, list(layers) or [Layers(network)], loss, settings, steps, identity)
+    rounds = Rounds(inputs, aims, weights, count=settings.maps_per_epoch, batch=settings.batch, seed=settings.seed)
+    with warnings.catch_warnings():
+        # Of Lightning: that loading maps in this process may be slow (they are in memory), that nothing is logged.
+        warnings.filterwarnings("ignore", module="pytorch_lightning.*")
+        # Of torch: that a 1x1 convolution's gradient has other strides than its bucket, which it may have.
+        warnings.filterwarnings("ignore", message="Grad strides do not match")
+        trainer = _trainer(settings, folder, report, gradual=len(layers) > 1)
+        trainer.fit(module, rounds, ckpt_path=_checkpoint_of(folder / CHECKPOINT, identity), weights_only=True)
+    network.cpu().eval().requires_grad_(True)
+
+
+def _trainer(settings: Settings, folder: Path, report: Callable[[Round], None], *, gradual: bool) -> Trainer:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    strategy = "auto"
+    if "WORLD_SIZE" in os.environ:
+        # Layers that are still frozen have no gradients to average.
+        strategy = "ddp_find_unused_parameters_true" if gradual else "ddp"
+    bar = [RichProgressBar(leave=False)] if sys.stdout.isatty() else []
+    return Trainer(
+        max_epochs=settings.epochs,
+        accelerator="auto",
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        strategy=strategy,
+        precision="bf16-mixed",
+        use_distributed_sampler=False,
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=bool(bar),
+        default_root_dir=folder,
+        callbacks=[
+            WeightAveraging(multi_avg_fn=_average_in),
+            _Report(settings.epochs, report),
+            ModelCheckpoint(folder, Path(CHECKPOINT).stem, enable_version_counter=False, every_n_epochs=1),
+            *bar,
+        ],
     )
 
-    parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
-    path = folder / CHECKPOINT
-    written_by = repr(asdict(settings))
-    done = 0
-    if path.exists():
-        saved = torch.load(path, map_location=device, weights_only=True)
-        if saved["settings"] == written_by:
-            for name, part in parts.items():
-                part.load_state_dict(saved[name])
-            done = saved["done"]
 
-    weights = _sampling_weights(targets, classes, settings.evenness)
-    wanted = torch.from_numpy(targets)
-    for number in range(done, settings.epochs):
-        started = time.monotonic()
-        losses = []
-        torch.manual_seed(settings.seed * 100_003 + number)  # dropout, also in a run that was resumed
-        network.train()
-        for layer, begins, _ in layers:
-            if number < begins:
-                layer.eval()
-            layer.requires_grad_(number >= begins)
-        for rows, maps in _batches(inputs, weights, settings, number):
-            with torch.autocast(device.type, torch.bfloat16):
-                logits = network(maps.to(device, memory_format=torch.channels_last)).float()
-            loss = functional.cross_entropy(logits, wanted[rows].to(device), label_smoothing=settings.smoothing)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            average.update_parameters(network)
-            losses.append(loss.detach())
-        draft = path.with_suffix(".new")
-        torch.save(
-            {name: part.state_dict() for name, part in parts.items()} | {"done": number + 1, "settings": written_by},
-            draft,
-        )
-        draft.replace(path)
-        report(Round(number + 1, settings.epochs, float(torch.stack(losses).mean()), time.monotonic() - started))
-    return cast("WaferNet", average.module).cpu().eval()
+def _checkpoint_of(path: Path, identity: str) -> Path | None:
+    """The checkpoint, if it was left by the same run."""
+    if not path.exists():
+        return None
+    return path if torch.load(path, map_location="cpu", weights_only=True).get("run") == identity else None
+
+
+class _Module(LightningModule):
+    """A network in training."""
+
+    def __init__(
+        self, network: nn.Module, layers: Sequence[Layers], loss: Loss, settings: Settings, steps: int, identity: str
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._layers, self._loss, self._settings = layers, loss, settings
+        self._steps, self._identity = steps, identity
+
+    def configure_optimizers(self) -> Any:
+        """AdamW without decay of biases and norms, and a schedule for each group of layers."""
+        groups = [
+            {
+                "params": [value for value in layer.modules.parameters() if (value.ndim > 1) == matrices],
+                "weight_decay": decay,
+            }
+            for layer in self._layers
+            for matrices, decay in ((True, self._settings.decay), (False, 0.0))
+        ]
+        rates = [partial(_rate_at, steps=self._steps, share=layer.share) for layer in self._layers for _ in range(2)]
+        optimizer = torch.optim.AdamW(groups, lr=self._settings.rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        """Thaws what is to be trained from this round on, and seeds it: a run that was resumed goes the same way."""
+        torch.manual_seed((self._settings.seed * 100_003 + self.current_epoch) * 1_009 + self.global_rank)
+        self.network.train()
+        for layer in self._layers:
+            if self.current_epoch < layer.begins:
+                layer.modules.eval()
+            layer.modules.requires_grad_(self.current_epoch >= layer.begins)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """The loss of a step."""
+        maps, flat, aims = batch
+        turned = turn(maps, flat).contiguous(memory_format=torch.channels_last)
+        return self._loss(self.network(turned).float(), aims)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes which run the checkpoint is of."""
+        checkpoint["run"] = self._identity
+
+
+class _Report(Callback):
+    """Tells of each round, in the first process."""
+
+    def __init__(self, rounds: int, report: Callable[[Round], None]) -> None:
+        self._rounds, self._report = rounds, report
+        self._losses: list[Tensor] = []
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+        self._losses.clear()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._losses.append(outputs["loss"].detach())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            loss = float(torch.stack(self._losses).mean())
+            seconds = time.monotonic() - self._started
+            self._report(Round(trainer.current_epoch + 1, self._rounds, loss, seconds))
 
 
 def _average_in(averaged: Sequence[Tensor], current: Sequence[Tensor], seen: Tensor | int) -> None:
@@ -165,42 +246,9 @@ def _average_in(averaged: Sequence[Tensor], current: Sequence[Tensor], seen: Ten
             mean.copy_(now)
 
 
-def _layers(network: WaferNet, settings: Settings) -> list[tuple[nn.Module, int, float]]:
-    """The parts of a network, each with the round in which its training begins and its share of the rate."""
-    if not settings.gradual:
-        return [(network, 0, 1.0)]
-    blocks, last = list(network.stages), settings.shape.blocks
-    return [
-        (network.head, 0, 1.0),
-        (nn.ModuleList(blocks[-last:]), settings.epochs // 4, 0.3),
-        (nn.ModuleList([network.stem, *blocks[:-last]]), settings.epochs // 2, 0.1),
-    ]
-
-
 def _rate_at(step: int, *, steps: int, share: float) -> float:
     """The share of the highest rate at a step: rises over the first twentieth, then falls along half a cosine."""
     warm = max(1, steps // 20)
     if step < warm:
         return share * (step + 1) / warm
     return share * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def _sampling_weights(targets: NDArray[np.intp], classes: int, evenness: float) -> Tensor:
-    counts = np.bincount(targets, minlength=classes).astype(np.float64)
-    return torch.from_numpy(counts[targets] ** -evenness)
-
-
-def _batches(
-    inputs: NDArray[np.uint8], weights: Tensor, settings: Settings, number: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields the rows and the turned maps of each step of a round. The round's number and the seed decide all."""
-    generator = torch.Generator().manual_seed(settings.seed * 100_003 + number)
-    chosen = torch.multinomial(weights, settings.maps_per_epoch, replacement=True, generator=generator)
-    drawn = torch.multinomial(
-        torch.tensor(DRAWING_SHARES), settings.maps_per_epoch, replacement=True, generator=generator
-    )
-    for start in range(0, settings.maps_per_epoch, settings.batch):
-        rows = chosen[start : start + settings.batch]
-        drawing = drawn[start : start + settings.batch]
-        maps = torch.from_numpy(inputs[rows.numpy(), drawing.numpy()]).float() / 255
-        yield rows, turn(maps, (drawing == 1) | (drawing == 3), generator)

@@ -22,6 +22,10 @@ def train(
     start: Annotated[
         Path | None, typer.Option("--from", metavar="MODEL", help="Go on from this model's weights, layer by layer.")
     ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="MODEL", help="Learn from this model's word as well as from the labels; may be repeated."),
+    ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="How often to draw maps and train on them; 44, or 12 with --from.")
     ] = None,
@@ -30,8 +34,13 @@ def train(
     ] = None,
     widths: Annotated[str, typer.Option(help="Channels of the network's stages; not with --from.")] = "32,64,128",
     blocks: Annotated[int, typer.Option(min=1, help="Residual blocks in a stage.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Decides everything that is left to chance.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Decides everything that is left to chance but the split.")] = 0,
+    kept: Annotated[
+        int, typer.Option(metavar="SEED", min=0, help="Decides which maps are kept aside, as in fabwafer evaluate.")
+    ] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Processor threads; by default all, shared by the processes of torchrun.")
+    ] = None,
     version: Annotated[str | None, typer.Option(help="The model's version; by default the time.")] = None,
     card: Annotated[
         Path | None, typer.Option(help="A JSON file with the card's description, limits, notice and citations.")
@@ -39,6 +48,7 @@ def train(
 ) -> None:
     """Train a model on labelled wafer maps, calibrate, quantise and measure it, and write it with its card."""
     import json
+    import os
 
     from rich.console import Console
 
@@ -49,7 +59,7 @@ def train(
     from fabwafer_training.readers import read
     from fabwafer_training.train import Settings
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
 
     def show(done: "Round") -> None:
         left = (done.of - done.number) * done.seconds / 60
@@ -61,7 +71,7 @@ def train(
     try:
         if card is not None:
             about |= json.loads(card.read_text(encoding="utf-8"))
-        material = prepare(read(data), seed, console.print)
+        material = prepare(read(data), kept, console.print)
         weights, shape = None, Shape(widths_of(widths), blocks)
         if start is not None:
             weights, shape = weights_to_go_on_from(start, material.classes)
@@ -70,16 +80,26 @@ def train(
             epochs=rounds or (44 if start is None else 12),
             maps_per_epoch=maps_per_round or (24_000 if start is None else min(24_000, 4 * len(material.data))),
             seed=seed,
-            threads=threads,
+            threads=threads or _threads(),
             gradual=start is not None,
         )
-        result = train_model(material, out, settings, about, tell=console.print, report=show, start=weights)
+        result = train_model(
+            material, out, settings, about, tell=console.print, report=show, start=weights, teachers=teacher or ()
+        )
     except (DataError, ModelRefusedError, OSError, ValueError) as error:
         console.print(str(error), style="red")
         raise typer.Exit(1) from None
+    if result is None:
+        return
     figures = result.metrics
     console.print(
         f"wrote {result.name} {result.version} to {out}: on maps kept from training, int8, "
         f"macro-F1 {figures['macro_f1']:.3f}, worst recall {figures['worst_class_recall']:.3f}, "
         f"accuracy {figures['accuracy']:.3f}"
     )
+
+
+def _threads() -> int:
+    import os
+
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -1,0 +1,96 @@
+"""What a network should say of each training map: its label, and where there are teachers, also what they say."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fabwafer.modelcard import ModelRefusedError, read_card, verify
+from fabwafer_training.augment import as_inputs
+from fabwafer_training.calibrate import softmax
+from fabwafer_training.quantise import run
+
+TEACHER_SHARE: Final = 0.7
+"""How much the teachers' word counts beside the label: they know which labels are doubtful, the label is what is
+asked for."""
+
+SYMMETRIES: Final = 8
+_STEP: Final = 4096
+
+
+def label_aims(targets: NDArray[np.intp], classes: int, smoothing: float) -> NDArray[np.float32]:
+    """Returns labels as shares of the classes.
+
+    Args:
+        targets: Class numbers, [n].
+        classes: How many classes there are.
+        smoothing: The part of each label that is spread evenly over all classes (Szegedy et al., "Rethinking the
+            Inception Architecture for Computer Vision", CVPR 2016).
+
+    Returns:
+        Shares that sum to 1, [n, classes].
+    """
+    aims = np.full((len(targets), classes), smoothing / classes, dtype=np.float32)
+    aims[np.arange(len(targets)), targets] += np.float32(1 - smoothing)
+    return aims
+
+
+def taught_aims(
+    aims: NDArray[np.float32], said: NDArray[np.float32], taught: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """Returns the aims moved towards what teachers say (Hinton et al., "Distilling the Knowledge in a Neural Network").
+
+    Args:
+        aims: From the labels, [n, classes].
+        said: The teachers' probabilities, [n, classes].
+        taught: Which maps to ask the teachers about, [n]; by default all. Of the others the label alone counts.
+    """
+    mixed = (1 - np.float32(TEACHER_SHARE)) * aims + np.float32(TEACHER_SHARE) * said
+    return mixed if taught is None else np.where(taught[:, None], mixed, aims)
+
+
+def ask_teachers(
+    teachers: Sequence[Path], classes: Sequence[str], inputs: NDArray[np.uint8], tell: Callable[[str], None]
+) -> NDArray[np.float32]:
+    """Asks models about maps: the mean of their probabilities over the eight symmetries of a wafer.
+
+    Args:
+        teachers: The models' folders.
+        classes: The classes that are to be learned.
+        inputs: Network inputs times 255, uint8 [n, channels, size, size].
+        tell: Called with a sentence for each teacher.
+
+    Returns:
+        Probabilities, [n, classes].
+
+    Raises:
+        ModelRefusedError: A teacher cannot be read, or its classes are others.
+    """
+    said = np.zeros((len(inputs), len(classes)), dtype=np.float32)
+    for folder in teachers:
+        card = read_card(folder)
+        verify(folder, card)
+        if card.classes != list(classes):
+            raise ModelRefusedError(
+                f"the teacher {card.name} {card.version} knows {', '.join(card.classes)}, "
+                f"the maps are labelled {', '.join(classes)}"
+            )
+        tell(f"asking {card.name} {card.version} about {len(inputs)} maps in {SYMMETRIES} positions each")
+        model = folder / card.files["int8"].name
+        for start in range(0, len(inputs), _STEP):
+            maps = as_inputs(inputs[start : start + _STEP])
+            for seen in _symmetries(maps):
+                logits = run(model, seen)["logits"]
+                said[start : start + _STEP] += softmax(logits, card.temperature)
+    return said / np.float32(len(teachers) * SYMMETRIES)
+
+
+def _symmetries(maps: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """The maps [n, channels, size, size] turned by quarters, as they are and mirrored."""
+    return [
+        np.ascontiguousarray(np.rot90(side, quarters, (2, 3)))
+        for side in (maps, maps[..., ::-1])
+        for quarters in range(4)
+    ]
