@@ -27,9 +27,15 @@ def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.intp]) -> f
     return float(minimize_scalar(loss, bounds=(0.2, 5.0), method="bounded").x)
 
 
+def log_prior(counts: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Returns the logarithm of the class frequencies, with mean 0, [classes]."""
+    prior = np.log(counts / counts.sum())
+    return (prior - prior.mean()).astype(np.float32)
+
+
 def fit_prior(
-    logits: NDArray[np.float32], targets: NDArray[np.intp], counts: NDArray[np.float64], classes: Sequence[str]
-) -> NDArray[np.float32]:
+    logits: NDArray[np.float32], targets: NDArray[np.intp], prior: NDArray[np.float32], classes: Sequence[str]
+) -> float:
     """Finds how far to move the logits towards the class frequencies, for the best of macro-F1 and mean class recall.
 
     The two pull in opposite directions: macro-F1 towards the frequent classes, of which a small share mistaken for a
@@ -42,21 +48,18 @@ def fit_prior(
     Args:
         logits: Of maps not trained on, [n, classes].
         targets: Their class numbers, [n].
-        counts: Training maps of each class, [classes].
+        prior: What `log_prior` returns for the training maps, [classes].
         classes: The class names.
 
     Returns:
-        What to add to each class's logit, [classes].
+        How much of the prior to add to the logits.
     """
-    prior = np.log(counts / counts.sum())
-    prior -= prior.mean()
     steps = np.linspace(-0.5, 1.0, 31)
-    found = [measure(softmax(logits + step * prior), targets, classes) for step in steps]
+    found = [measure(softmax(logits + np.float32(step) * prior), targets, classes) for step in steps]
     scores = [figures["macro_f1"] + figures["mean_class_recall"] for figures in found]
     # The mean over neighbours, because single maps of rare classes make the curve jagged.
     smooth = np.convolve(np.pad(scores, 2, mode="edge"), np.ones(5) / 5, mode="valid")
-    best: NDArray[np.float32] = (steps[int(smooth.argmax())] * prior).astype(np.float32)
-    return best
+    return float(steps[int(smooth.argmax())])
 
 
 def fit_thresholds(

@@ -98,6 +98,7 @@ def train_model(
     report: Callable[[Round], None],
     start: dict[str, Tensor] | None = None,
     teachers: Sequence[Path] = (),
+    prior_step: float | None = None,
 ) -> ModelCard | None:
     """Trains, calibrates and quantises, and writes the model and its card.
 
@@ -112,6 +113,7 @@ def train_model(
         report: Called after each round.
         start: Weights to go on from; those of the last layer are left out when the classes are others.
         teachers: Folders of models that have the same classes, to learn from as well as from the labels.
+        prior_step: How far to move the logits towards the class frequencies; by default fitted on the kept maps.
 
     Returns:
         The card; None in all but the first of several processes.
@@ -154,6 +156,7 @@ def train_model(
         folder=folder,
         about=about,
         training=asdict(settings) | {"kept_seed": material.kept_seed} | ({"teachers": names} if names else {}),
+        prior_step=prior_step,
     )
     (folder / CHECKPOINT).unlink()
     return card

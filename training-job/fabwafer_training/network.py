@@ -42,28 +42,22 @@ class Block(nn.Module):
         return functional.relu(self.second_norm(self.second(inner)) + self.around(maps))
 
 
-class WaferNet(nn.Module):
-    """A residual net over scaled wafer maps.
+class PooledNet(nn.Module):
+    """A network that ends in global average pooling and one linear layer.
 
-    The first convolution (5x5, stride 2) halves the side at once, which keeps the work on the full side small; each
-    later stage halves it again.
+    Args:
+        stem: From scaled wafer maps [n, channels, size, size] to feature maps.
+        stages: From feature maps to feature maps of `embedding` channels.
+        embedding: Channels of the last feature maps.
+        classes: How many classes there are.
     """
 
-    def __init__(self, classes: int, shape: Shape) -> None:
+    def __init__(self, stem: nn.Sequential, stages: nn.Sequential, embedding: int, classes: int) -> None:
         super().__init__()
-        first = shape.widths[0]
-        self.stem = nn.Sequential(
-            nn.Conv2d(CHANNELS, first, 5, 2, 2, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True)
-        )
-        stages: list[nn.Module] = []
-        before = first
-        for number, width in enumerate(shape.widths):
-            for block in range(shape.blocks):
-                stages.append(Block(before, width, 2 if number > 0 and block == 0 else 1))
-                before = width
-        self.stages = nn.Sequential(*stages)
+        self.stem = stem
+        self.stages = stages
         self.dropout = nn.Dropout(0.1)
-        self.head = nn.Linear(before, classes)
+        self.head = nn.Linear(embedding, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -81,10 +75,35 @@ class WaferNet(nn.Module):
         return cast("Tensor", self.head(self.dropout(embedding)))
 
 
+class WaferNet(PooledNet):
+    """A residual net over scaled wafer maps.
+
+    The first convolution (5x5, stride 2) halves the side at once, which keeps the work on the full side small; each
+    later stage halves it again.
+    """
+
+    def __init__(self, classes: int, shape: Shape) -> None:
+        first = shape.widths[0]
+        stem = nn.Sequential(
+            nn.Conv2d(CHANNELS, first, 5, 2, 2, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True)
+        )
+        super().__init__(stem, residual_stages(first, shape), shape.widths[-1], classes)
+
+
+def residual_stages(channels: int, shape: Shape) -> nn.Sequential:
+    """Returns residual stages over feature maps of `channels` channels; each but the first halves the side."""
+    blocks: list[nn.Module] = []
+    for number, width in enumerate(shape.widths):
+        for block in range(shape.blocks):
+            blocks.append(Block(channels, width, 2 if number > 0 and block == 0 else 1))
+            channels = width
+    return nn.Sequential(*blocks)
+
+
 class Exported(nn.Module):
     """What is exported: logits, embedding and the class activation maps from one pass."""
 
-    def __init__(self, network: WaferNet) -> None:
+    def __init__(self, network: PooledNet) -> None:
         super().__init__()
         self.network = network
 

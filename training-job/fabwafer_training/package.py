@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fabwafer.modelcard import InputSpec, ModelCard, TrainingData, describe_file, write_card
 from fabwafer.wafermap import CHANNELS, INPUT_SIZE, SCALING_VERSION
 from fabwafer_training.augment import DRAWINGS, as_inputs
-from fabwafer_training.calibrate import fit_prior, fit_temperature, fit_thresholds, softmax
+from fabwafer_training.calibrate import fit_prior, fit_temperature, fit_thresholds, log_prior, softmax
 from fabwafer_training.dataset import Dataset
 from fabwafer_training.metrics import measure, natural_weights
 from fabwafer_training.network import WaferNet, parameters
@@ -44,6 +44,7 @@ def package(
     folder: Path,
     about: dict[str, Any],
     training: dict[str, Any],
+    prior_step: float | None = None,
 ) -> ModelCard:
     """Writes the model's files and card.
 
@@ -59,6 +60,7 @@ def package(
         folder: Where to write.
         about: The card's `name`, `version`, `description`, `limits`, `notice` and `citations`.
         training: How it was trained, for the card.
+        prior_step: How far to move the logits towards the class frequencies; by default fitted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     numbers = {name: number for number, name in enumerate(classes)}
@@ -74,21 +76,27 @@ def package(
     float_logits = run(float_path, inputs[0])["logits"]
     logits = [run(int8_path, part)["logits"] for part in inputs]
 
+    prior = log_prior(counts)
+
+    def step_for(rows: NDArray[np.bool_]) -> float:
+        return fit_prior(logits[0][rows], kept.targets[rows], prior, classes) if prior_step is None else prior_step
+
     halves = grouped_folds(kept.targets.astype(np.str_), kept.groups, 2, seed=0)
     crossed, crossed_float = np.empty_like(logits[0]), np.empty_like(logits[0])
     for half in (0, 1):
         fit, rest = halves != half, halves == half
-        half_prior = fit_prior(logits[0][fit], kept.targets[fit], counts, classes)
+        half_prior = np.float32(step_for(fit)) * prior
         temperature = fit_temperature(logits[0][fit] + half_prior, kept.targets[fit])
         crossed[rest] = softmax(logits[0][rest] + half_prior, temperature)
         crossed_float[rest] = softmax(float_logits[rest] + half_prior, temperature)
 
     # The prior goes into the files that serve, not into the weights: training that goes on from them fits its own.
-    prior = fit_prior(logits[0], kept.targets, counts, classes)
+    step = step_for(np.ones(len(kept.targets), dtype=bool))
+    added = np.float32(step) * prior
     for path in (float_path, int8_path):
-        add_to_logits(path, prior)
+        add_to_logits(path, added)
     write_weights(folder / NAME, network)
-    final = logits[0] + prior
+    final = logits[0] + added
     temperature = fit_temperature(final, kept.targets)
     thresholds = fit_thresholds(softmax(final, temperature), kept.targets, classes, REVIEW_ERROR_RATE)
 
@@ -111,7 +119,7 @@ def package(
             for key in ("accuracy", "macro_f1", "worst_class_recall")
         },
         "same_label_as_native": {
-            name: float(((part + prior).argmax(axis=1) == native).mean())
+            name: float(((part + added).argmax(axis=1) == native).mean())
             for name, part in zip(DRAWINGS[1:], logits[1:], strict=True)
         },
     }
@@ -128,7 +136,7 @@ def package(
         review_error_rate=REVIEW_ERROR_RATE,
         metrics=json.loads(json.dumps(metrics), parse_float=lambda text: round(float(text), 5)),
         training_data=TrainingData(name=trained_on.name, sha256=trained_on.digest(), counts=trained_on.counts()),
-        training={"parameters": parameters(network), **training},
+        training={"parameters": parameters(network), "prior_step": round(step, 3), **training},
     )
     write_card(folder, card)
     return card

@@ -15,7 +15,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from fabwafer.classifier import OUTPUTS
 from fabwafer.wafermap import CHANNELS, INPUT_SIZE
-from fabwafer_training.network import Exported, WaferNet
+from fabwafer_training.network import Exported, PooledNet
 
 FLOAT_NAME = "model.onnx"
 INT8_NAME = "model-int8.onnx"
@@ -33,7 +33,7 @@ class _Maps(CalibrationDataReader):  # type: ignore[misc]
         return None if part is None else {"maps": part}
 
 
-def export(network: WaferNet, path: Path) -> None:
+def export(network: PooledNet, path: Path) -> None:
     """Writes the network as float32 ONNX with a dynamic batch and the outputs of `fabwafer.classifier.OUTPUTS`."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision, not used here, is missing
     with warnings.catch_warnings():
