@@ -194,6 +194,11 @@ class Records:
         with reading(self._engine) as connection:
             return query.newest_rollout(connection)
 
+    def rollouts(self) -> list[query.Rollout]:
+        """All that was said about who is to serve, the last word first."""
+        with reading(self._engine) as connection:
+            return query.all_rollouts(connection)
+
     def set_rollout(
         self,
         champion: str | None,

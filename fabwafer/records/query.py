@@ -176,8 +176,36 @@ def newest_file(connection: Connection, fab: str, camera: str, imgid: str) -> by
 
 def newest_rollout(connection: Connection) -> Rollout | None:
     """Who is to serve, or None when nobody said so yet."""
-    row = connection.execute(select(rollouts).order_by(rollouts.c.id.desc()).limit(1)).first()
-    return None if row is None else Rollout(row.champion, row.candidate, row.share, row.author, row.time)
+    return next(iter(_rollouts(connection, limit=1)), None)
+
+
+def all_rollouts(connection: Connection) -> list[Rollout]:
+    """All that was said about who is to serve, the last word first."""
+    return _rollouts(connection, limit=None)
+
+
+def _rollouts(connection: Connection, limit: int | None) -> list[Rollout]:
+    asked = select(rollouts).order_by(rollouts.c.id.desc()).limit(limit)
+    return [Rollout(row.champion, row.candidate, row.share, row.author, row.time) for row in connection.execute(asked)]
+
+
+def earlier_champions(rollouts: Sequence[Rollout]) -> list[str | None]:
+    """The champions to go back to, the nearest first; None is the shipped model.
+
+    Before anybody said anything the shipped model served. Whoever goes back to an earlier champion, by a rollback or
+    by naming it, leaves all that came after it for good: so going back twice goes one further back, and never returns
+    to what was left. What was left comes back only by its name.
+
+    Args:
+        rollouts: All of them, the last word first.
+    """
+    line: list[str | None] = [None]
+    for said in reversed(rollouts):
+        if said.champion in line:
+            del line[line.index(said.champion) + 1 :]
+        else:
+            line.append(said.champion)
+    return line[:-1][::-1]
 
 
 def prediction_fields(row: RowMapping) -> dict[str, Any]:
