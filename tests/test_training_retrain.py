@@ -1,6 +1,7 @@
 """Retraining: from the champion and reviewed maps to a version in the store, whole or not at all."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 from fabwafer.classifier import Classifier
-from fabwafer.modelcard import ModelRefusedError, read_card, verify
+from fabwafer.modelcard import ModelRefusedError, default_model, read_card, verify
+from fabwafer.records import Records
 from fabwafer_training.commands.retrain import app
 from fabwafer_training.commands.train import app as train_app
 from fabwafer_training.dataset import DataError, Dataset
@@ -18,9 +20,10 @@ from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
 from fabwafer_training.network import Shape
 from fabwafer_training.readers import read
 from fabwafer_training.readers.npz import write_npz
-from fabwafer_training.retrain import Outcome, retrain, split
-from fabwafer_training.store import StoreError, publish, published, version_folder, work_folder
+from fabwafer_training.retrain import Outcome, champion_of, put_on_trial, retrain, split
+from fabwafer_training.store import Store, open_store
 from fabwafer_training.train import Round, Settings
+from tests.object_store import Bucket
 from tests.tiny_models import make
 
 BASE = "synthetic:270"
@@ -40,12 +43,23 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(params=["folder", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store of either kind."""
+    if request.param == "folder":
+        return open_store(str(tmp_path / "store"))
+    own: Bucket = request.getfixturevalue("bucket")
+    return open_store(f"{own.url}/models", tmp_path / "work")
+
+
 class _KilledError(Exception):
     pass
 
 
-def run(champion: Path, store: Path, limits: Limits | None = None, die_after: int = 0) -> Outcome:
+def run(champion: Path, store: Store, die_after: int = 0, rounds: list[int] | None = None) -> Outcome:
     def report(done: Round) -> None:
+        if rounds is not None:
+            rounds.append(done.number)
         if done.number == die_after:
             raise _KilledError
 
@@ -56,7 +70,7 @@ def run(champion: Path, store: Path, limits: Limits | None = None, die_after: in
         store,
         rounds=2,
         maps_per_round=256,
-        limits=limits or Limits(),
+        limits=Limits(),
         seed=0,
         tell=quiet,
         report=report,
@@ -78,41 +92,125 @@ def test_no_gold_map_is_trained_on_and_no_lot_is_on_both_sides() -> None:
     assert not champion_trained_on & sides[2]
 
 
-def test_a_small_gold_set_publishes_a_version_that_waits_for_a_person(champion: Path, tmp_path: Path) -> None:
+def test_a_small_gold_set_publishes_a_version_that_waits_for_a_person(
+    champion: Path, store: Store, tmp_path: Path
+) -> None:
     with pytest.raises(_KilledError):
-        run(champion, tmp_path, die_after=1)
-    assert not (tmp_path / "versions").exists(), "a killed run leaves no half version"
+        run(champion, store, die_after=2)
+    assert store.names() == [], "a killed run leaves no half version"
 
-    outcome = run(champion, tmp_path)
+    rounds: list[int] = []
+    outcome = run(champion, store, rounds=rounds)
+    assert rounds == [2], "a killed run is taken up where it was"
     assert outcome.published
     assert not outcome.verdict.decided
     assert outcome.verdict.reasons[0].startswith("the gold set is too small to decide")
-    card = read_card(outcome.folder)
-    verify(outcome.folder, card)
-    assert outcome.folder == tmp_path / "versions" / card.version
+    assert outcome.place == f"{store}/versions/{outcome.version}"
+    folder = store.fetch(outcome.version, tmp_path / "fetched")
+    card = read_card(folder)
+    verify(folder, card)
     assert card.notice == "Keep this."
-    names = {path.name for path in outcome.folder.iterdir()}
+    names = {path.name for path in folder.iterdir()}
     assert names == {"card.json", "model.onnx", "model-int8.onnx", "weights.npz", "wafer.mar", "report"}
-    report = {path.name for path in (outcome.folder / "report").iterdir()}
+    report = {path.name for path in (folder / "report").iterdir()}
     assert report == {"evaluation.json", "confusion.png", "risk-coverage.png", "gate.json", "champion"}
 
-    before = {path: path.stat().st_mtime_ns for path in outcome.folder.rglob("*")}
-    again = run(champion, tmp_path)
+    again = run(champion, store, rounds=rounds)
     assert again == outcome
-    assert before == {path: path.stat().st_mtime_ns for path in outcome.folder.rglob("*")}
+    assert rounds == [2], "a finished version is not made twice"
+    assert store.published(outcome.version) == card
 
 
-def test_what_the_gate_refuses_is_not_published_and_ends_with_3(champion: Path, tmp_path: Path) -> None:
-    words = ["--store", str(tmp_path), "--base", BASE, "--reviews", REVIEWS, "--champion", str(champion), "--json"]
-    words += ["--rounds", "1", "--maps-per-round", "128", "--gold-maps", "1", "--recall-floor", "1.0"]
-    result = CliRunner().invoke(app, words)
+def words(champion: Path, store: str) -> list[str]:
+    """A small retraining by command; the gate decides, and lets anything through unless more is said."""
+    given = ["--store", store, "--base", BASE, "--reviews", REVIEWS, "--champion", str(champion)]
+    given += ["--rounds", "1", "--maps-per-round", "128", "--gold-maps", "1", "--json"]
+    return [*given, "--macro-f1-fall", "1", "--recall-fall", "1", "--recall-floor", "0", "--missed-as-none", "1"]
+
+
+def test_what_the_gate_refuses_is_not_published_and_ends_with_3(
+    champion: Path, tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = use_records(tmp_path, migrated_sqlite, monkeypatch)
+    result = CliRunner().invoke(app, [*words(champion, str(tmp_path / "store")), "--recall-floor", "1.0"])
     assert result.exit_code == 3, result.stderr
     said = json.loads(result.stdout)
     assert not said["published"]
     assert any("is below 1.000" in reason for reason in said["verdict"]["reasons"])
     assert "the gate refuses" in result.stderr
-    assert not (tmp_path / "versions").exists()
-    assert (Path(said["folder"]) / "report" / "confusion.png").exists()
+    assert open_store(str(tmp_path / "store")).names() == []
+    assert (Path(said["place"]) / "report" / "confusion.png").exists()
+    with Records(database) as records:
+        assert records.rollouts() == []
+
+
+def use_records(tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Leads commands to records with nothing in them."""
+    shutil.copy(migrated_sqlite, tmp_path / "records.db")
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    monkeypatch.setenv("FABWAFER_DATABASE_URL", url)
+    return url
+
+
+def test_what_the_gate_lets_through_is_put_on_trial_once(
+    champion: Path, tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = use_records(tmp_path, migrated_sqlite, monkeypatch)
+    for _ in range(2):
+        result = CliRunner().invoke(app, words(champion, str(tmp_path / "store")))
+        assert result.exit_code == 0, result.stderr
+        version = json.loads(result.stdout)["version"]
+        with Records(database) as records:
+            [said] = records.rollouts()
+        assert (said.champion, said.candidate, said.share) == (None, version, 0.1)
+        assert said.author == "fabwafer retrain"
+    assert "it was candidate or champion in the records before" in result.stderr
+
+
+def test_without_records_a_version_is_only_published(
+    champion: Path, tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FABWAFER_DATABASE_URL", raising=False)
+    monkeypatch.setenv("FABWAFER_DATA", str(tmp_path))
+    shutil.copy(migrated_sqlite, tmp_path / "records.db")  # of a system that the store is not of
+    result = CliRunner().invoke(app, words(champion, str(tmp_path / "store")))
+    assert result.exit_code == 0, result.stderr
+    assert "to put it on trial: fabwafer model candidate retrained-" in result.stderr
+    with Records(f"sqlite:///{tmp_path / 'records.db'}") as records:
+        assert records.rollouts() == []
+
+
+def test_the_champion_is_the_one_in_the_records_else_the_shipped_model(
+    records: Records, store: Store, tmp_path: Path
+) -> None:
+    told: list[str] = []
+
+    def version() -> str:
+        return read_card(champion_of(records, store, tmp_path / "fetched", told.append)).version
+
+    shipped = read_card(default_model()).version
+    assert version() == shipped
+    make(store.work_folder("v1"), version="v1")
+    store.publish("v1")
+    records.set_rollout("v1", author="kim")
+    assert version() == "v1"
+    records.set_rollout(None, candidate="v1", share=0.5, author="kim")
+    assert version() == shipped
+    assert told == []
+    records.set_rollout("v9", author="kim")
+    assert version() == shipped
+    assert told == [f"the champion v9 is not in {store}: going on from the shipped model"]
+
+
+def test_a_version_on_which_people_decided_is_not_put_on_trial_again(records: Records) -> None:
+    records.set_rollout("v1", author="kim")
+    assert put_on_trial(records, "v2")
+    records.set_rollout("v1", author="kim")  # the trial was ended
+    assert not put_on_trial(records, "v2")
+    assert not put_on_trial(records, "v1")
+    [ended, tried, _] = records.rollouts()
+    assert (ended.champion, ended.candidate) == ("v1", None)
+    assert (tried.champion, tried.candidate, tried.share) == ("v1", "v2", 0.1)
 
 
 def test_going_on_with_other_classes_keeps_all_but_the_last_layer(champion: Path, tmp_path: Path) -> None:
@@ -129,7 +227,10 @@ def test_going_on_with_other_classes_keeps_all_but_the_last_layer(champion: Path
 
 
 def test_layers_thaw_one_after_the_other(champion: Path, tmp_path: Path) -> None:
+    from fabwafer_training.aims import label_aims
     from fabwafer_training.augment import draw_many
+    from fabwafer_training.job import _one_after_the_other
+    from fabwafer_training.network import WaferNet
     from fabwafer_training.train import train
 
     data = read("synthetic:36:6")
@@ -138,12 +239,16 @@ def test_layers_thaw_one_after_the_other(champion: Path, tmp_path: Path) -> None
     inputs, _ = draw_many(data.grids, np.zeros(len(data), dtype=bool), 0)
     targets = np.array([classes.index(label) for label in data.labels.tolist()])
     settings = Settings(shape=shape, epochs=4, maps_per_epoch=64, batch=32, gradual=True)
+    network = WaferNet(len(classes), shape)
+    network.load_state_dict(start)
     states: list[dict[str, torch.Tensor]] = []
 
     def look(done: Round) -> None:
-        states.append(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["network"])
+        states.append({name: value.clone() for name, value in network.state_dict().items()})
 
-    train(inputs, targets, classes=len(classes), settings=settings, folder=tmp_path, report=look, start=start)
+    aims = label_aims(targets, len(classes), settings.smoothing)
+    layers = _one_after_the_other(network, settings)
+    train(network, inputs, aims, np.ones(len(data)), settings=settings, folder=tmp_path, report=look, layers=layers)
     for name, begins in (
         ("head.weight", 0),
         ("stages.1.first.weight", 1),
@@ -163,26 +268,3 @@ def test_reviews_of_a_class_that_the_champion_does_not_have_are_refused(champion
 def test_a_model_without_weights_cannot_be_gone_on_from(tmp_path: Path) -> None:
     with pytest.raises(ModelRefusedError, match="came without weights"):
         weights_to_go_on_from(make(tmp_path), ["a", "b"])
-
-
-def test_the_store_takes_whole_versions_only_and_each_once(tmp_path: Path) -> None:
-    assert published(tmp_path, "v1") is None
-    with pytest.raises(StoreError, match="is not complete"):
-        publish(tmp_path, "v1")
-    make(work_folder(tmp_path, "v1"), version="v1")
-    assert publish(tmp_path, "v1") == version_folder(tmp_path, "v1")
-    card = published(tmp_path, "v1")
-    assert card is not None
-    assert card.version == "v1"
-    make(work_folder(tmp_path, "v1"), version="v1")
-    with pytest.raises(StoreError, match="in the store already"):
-        publish(tmp_path, "v1")
-    (version_folder(tmp_path, "v1") / card.files["int8"].name).write_bytes(b"damaged")
-    with pytest.raises(StoreError, match="is damaged"):
-        published(tmp_path, "v1")
-
-
-@pytest.mark.parametrize("version", ["../up", "", "a/b", ".hidden"])
-def test_a_version_stays_inside_the_store(tmp_path: Path, version: str) -> None:
-    with pytest.raises(StoreError, match="expected a version of letters"):
-        version_folder(tmp_path, version)

@@ -14,29 +14,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fabwafer.classifier import Classifier
-from fabwafer.modelcard import CARD_NAME, ModelCard, read_card
+from fabwafer.modelcard import CARD_NAME, ModelCard, default_model, read_card
+from fabwafer.records import Records
 from fabwafer_handlers.archive import build
 from fabwafer_training.dataset import DataError, Dataset, joined
 from fabwafer_training.gate import Limits, Verdict, judge
 from fabwafer_training.job import Material, train_model, weights_to_go_on_from
 from fabwafer_training.report import evaluate, predict, write_report
 from fabwafer_training.splits import clean, grouped_folds, kept_from_training
-from fabwafer_training.store import publish, published, version_folder, work_folder
+from fabwafer_training.store import Store
 from fabwafer_training.train import Round, Settings
 
 ALERT_PRECISION = 0.95
 RATE = 6e-4
 """A fifth of the rate from scratch: the champion is to be corrected, not forgotten."""
+TRIAL_SHARE = 0.1
+"""Of the images, how many go to a candidate that the gate lets through."""
+AUTHOR = "fabwafer retrain"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a retraining: the version, whether it is in the store, the gate's verdict, and where it all is."""
+    """What became of a retraining: the version, whether it is in the store, the gate's verdict, and where it all is.
+
+    `place` is a folder, or the URL of the version in a store by URL.
+    """
 
     version: str
     published: bool
     verdict: Verdict
-    folder: Path
+    place: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,12 @@ def split(base: Dataset, reviews: Dataset, classes: list[str], champion_seed: in
     gold = np.zeros(len(cleaned), dtype=bool)
     gold[aside] = grouped_folds(cleaned.labels[aside], cleaned.groups[aside], 2, champion_seed) == 0
     rest = cleaned.subset(np.flatnonzero(~gold))
-    return Split(Material(rest, classes, aside[~gold]), cleaned.subset(np.flatnonzero(gold)))
+    return Split(Material(rest, classes, aside[~gold], champion_seed), cleaned.subset(np.flatnonzero(gold)))
+
+
+def _kept_seed(card: ModelCard) -> int:
+    """The seed of the split that a model was trained with; in the first cards it was that of the training."""
+    return int(card.training.get("kept_seed", card.training.get("seed", 0)))
 
 
 def _kept(data: Dataset, seed: int) -> NDArray[np.bool_]:
@@ -85,7 +97,7 @@ def retrain(
     base: Dataset,
     reviews: Dataset,
     champion: Path,
-    store: Path,
+    store: Store,
     *,
     rounds: int,
     maps_per_round: int,
@@ -108,12 +120,12 @@ def retrain(
     start, shape = weights_to_go_on_from(champion, card.classes)
     settings = Settings(shape=shape, epochs=rounds, maps_per_epoch=maps_per_round, rate=RATE, seed=seed, threads=1)
     version = _version(base, reviews, card, settings, limits)
-    if published(store, version) is not None:
-        folder = version_folder(store, version)
+    if store.published(version) is not None:
         tell(f"the version {version} of these maps and settings is in the store already")
-        return Outcome(version, True, _read_verdict(folder / "report"), folder)
-    parts = split(base, reviews, card.classes, int(card.training.get("seed", 0)))
-    work = work_folder(store, version)
+        verdict = _read_verdict(store.read(version, "report/gate.json"))
+        return Outcome(version, True, verdict, store.place(version))
+    parts = split(base, reviews, card.classes, _kept_seed(card))
+    work = store.work_folder(version)
     if not (work / CARD_NAME).exists():
         about = {
             "name": card.name,
@@ -126,11 +138,48 @@ def retrain(
         train_model(parts.material, work, settings, about, tell=tell, report=report, start=start)
     tell(f"comparing with the champion {card.version} on {len(parts.gold)} gold maps")
     verdict = _compare(champion, work, parts.gold, limits)
-    folder = work
-    if verdict.passed or not verdict.decided:
-        build(work, work)
-        folder = publish(store, version)
-    return Outcome(version, folder != work, verdict, folder)
+    if verdict.decided and not verdict.passed:
+        return Outcome(version, False, verdict, str(work))
+    build(work, work)
+    return Outcome(version, True, verdict, store.publish(version))
+
+
+def champion_of(records: Records, store: Store, to: Path, tell: Callable[[str], None]) -> Path:
+    """Returns the folder of the model that is to serve: the champion in the records, else the shipped model.
+
+    Args:
+        records: Where the champion is named.
+        store: Where it is.
+        to: A folder to load it into, where the store is not a folder itself.
+        tell: Called with a sentence when the champion is neither in the store nor shipped.
+
+    Raises:
+        StoreError: The store cannot be used, or the champion in it is damaged.
+    """
+    rollout, shipped = records.rollout(), default_model()
+    version = rollout.champion if rollout else None
+    if version is None or version == read_card(shipped).version:
+        return shipped
+    if version not in store.names():
+        tell(f"the champion {version} is not in {store}: going on from the shipped model")
+        return shipped
+    return store.fetch(version, to)
+
+
+def put_on_trial(records: Records, version: str) -> bool:
+    """Makes a version the candidate, with a tenth of the images.
+
+    A version that was candidate or champion before is left as people left it: so the same run again changes nothing.
+
+    Returns:
+        Whether it was made the candidate.
+    """
+    rollouts = records.rollouts()
+    if any(version in (said.champion, said.candidate) for said in rollouts):
+        return False
+    champion = rollouts[0].champion if rollouts else None
+    records.set_rollout(champion, candidate=version, share=TRIAL_SHARE, author=AUTHOR)
+    return True
 
 
 def _compare(champion: Path, candidate: Path, gold: Dataset, limits: Limits) -> Verdict:
@@ -144,8 +193,8 @@ def _compare(champion: Path, candidate: Path, gold: Dataset, limits: Limits) -> 
     return verdict
 
 
-def _read_verdict(report: Path) -> Verdict:
-    said: dict[str, Any] = json.loads((report / "gate.json").read_text(encoding="utf-8"))
+def _read_verdict(written: bytes) -> Verdict:
+    said: dict[str, Any] = json.loads(written)
     difference, low, high = said["macro_f1_difference"]
     return Verdict(said["decided"], said["passed"], said["reasons"], (difference, low, high), Limits(**said["limits"]))
 

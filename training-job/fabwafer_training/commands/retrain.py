@@ -1,11 +1,14 @@
 """`fabwafer retrain`: a new version from the champion and the reviews."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from fabwafer.records import Records
     from fabwafer_training.train import Round
 
 app = typer.Typer()
@@ -16,8 +19,25 @@ _REFUSED = 3
 
 @app.command()
 def retrain(
-    store: Annotated[Path, typer.Option(envvar="FABWAFER_MODEL_STORE", help="The model store's folder.")],
     *,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="The model store, a folder or s3://BUCKET/PREFIX; "
+            "else $FABWAFER_MODEL_STORE, else model-store in the data directory."
+        ),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FABWAFER_WORK",
+            help="Where versions are made for a store by URL; else among the temporary files. "
+            "A store in a folder has its own place for it.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The system's data directory, for its records and its model store.")
+    ] = None,
     base: Annotated[
         str, typer.Option(envvar="FABWAFER_BASE", help="The maps that are replayed: any form that train reads.")
     ] = "synthetic:9000",
@@ -27,7 +47,10 @@ def retrain(
     ] = "records",
     champion: Annotated[
         Path | None,
-        typer.Option(envvar="FABWAFER_CHAMPION", help="The champion's folder; else the shipped model."),
+        typer.Option(
+            envvar="FABWAFER_CHAMPION",
+            help="The champion's folder; else the champion in the records, else the shipped model.",
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often to draw maps and train on them.")] = 8,
     maps_per_round: Annotated[int, typer.Option(min=1, help="Maps drawn in a round.")] = 8_000,
@@ -41,39 +64,61 @@ def retrain(
 ) -> None:
     """Go on from the champion with reviewed maps; what passes the gate becomes a new version in the store.
 
+    It is put on trial, too, where there are records. While gold maps are too few for the gate, a person promotes it.
+
     Ends with 3 when the gate refuses, after naming each class and figure.
     """
     import json
+    import tempfile
     from dataclasses import asdict
 
     from rich.console import Console
 
     from fabwafer.modelcard import ModelRefusedError, default_model
+    from fabwafer.records import RecordsUnavailableError, SchemaError
+    from fabwafer.system import SystemNotFoundError
     from fabwafer_training.dataset import DataError
     from fabwafer_training.gate import Limits
     from fabwafer_training.readers import read
+    from fabwafer_training.retrain import TRIAL_SHARE, champion_of, put_on_trial
     from fabwafer_training.retrain import retrain as run
-    from fabwafer_training.store import StoreError
+    from fabwafer_training.store import StoreError, open_store, store_address
 
     console = Console(stderr=True, soft_wrap=True)
 
     def show(done: "Round") -> None:
         console.print(f"round {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s")
 
+    put = False
     try:
-        outcome = run(
-            read(base),
-            read(reviews),
-            champion or default_model(),
-            store,
-            rounds=rounds,
-            maps_per_round=maps_per_round,
-            limits=Limits(gold_maps, macro_f1_fall, recall_fall, recall_floor, missed_as_none),
-            seed=seed,
-            tell=console.print,
-            report=show,
-        )
-    except (DataError, ModelRefusedError, StoreError, OSError) as error:
+        opened = open_store(store_address(store, data), work)
+        url = _records_url(store, data)
+        with _opened(url) as records, tempfile.TemporaryDirectory(prefix="fabwafer-champion-") as folder:
+            if champion is None:
+                champion = champion_of(records, opened, Path(folder), console.print) if records else default_model()
+            outcome = run(
+                read(base),
+                read(f"records:{url}" if url and reviews == "records" else reviews),
+                champion,
+                opened,
+                rounds=rounds,
+                maps_per_round=maps_per_round,
+                limits=Limits(gold_maps, macro_f1_fall, recall_fall, recall_floor, missed_as_none),
+                seed=seed,
+                tell=console.print,
+                report=show,
+            )
+            if records and outcome.published and outcome.verdict.passed:
+                put = put_on_trial(records, outcome.version)
+    except (
+        DataError,
+        ModelRefusedError,
+        RecordsUnavailableError,
+        SchemaError,
+        StoreError,
+        SystemNotFoundError,
+        OSError,
+    ) as error:
         console.print(str(error))
         raise typer.Exit(1) from None
     if as_json:
@@ -81,7 +126,49 @@ def retrain(
     for reason in outcome.verdict.reasons:
         console.print(reason)
     if not outcome.published:
-        console.print(f"the gate refuses {outcome.version}; its report is in {outcome.folder}/report")
+        console.print(f"the gate refuses {outcome.version}; its report is in {outcome.place}/report")
         raise typer.Exit(_REFUSED)
-    whose = "may be promoted" if outcome.verdict.passed else "waits for a person to promote it"
-    console.print(f"{outcome.version} is in {outcome.folder} and {whose}")
+    console.print(f"{outcome.version} is in {outcome.place}")
+    if put:
+        console.print(f"it is the candidate in the records, with {TRIAL_SHARE:.0%} of the images")
+    elif not outcome.verdict.passed:
+        console.print(f"a person decides on it; to promote it: fabwafer model promote {outcome.version}")
+    elif url:
+        console.print("it was candidate or champion in the records before, and they are left as they are")
+    else:
+        console.print(f"no records here; to put it on trial: fabwafer model candidate {outcome.version}")
+
+
+def _records_url(store: str | None, data: Path | None) -> str | None:
+    """Where the records are whose champion is retrained, if there are any.
+
+    A store that is named without a system is for trying things out: the records of the system that happens to be in
+    the default data directory have nothing to do with it.
+    """
+    import os
+
+    from fabwafer.system import SystemNotFoundError, address
+    from fabwafer_training.store import STORE_VARIABLE
+
+    named_store = store or os.environ.get(STORE_VARIABLE)
+    if data is None and named_store and not os.environ.get("FABWAFER_DATABASE_URL"):
+        return None
+    try:
+        return address("database_url", data)
+    except SystemNotFoundError:
+        if data is not None:
+            raise
+        return None
+
+
+@contextmanager
+def _opened(url: str | None) -> "Iterator[Records | None]":
+    """Opens the records, if there are any, and checks that they fit."""
+    from fabwafer.records import Records
+
+    if url is None:
+        yield None
+        return
+    with Records(url) as records:
+        records.check()
+        yield records
