@@ -23,7 +23,7 @@ from fabwafer_training.job import Material, train_model, weights_to_go_on_from
 from fabwafer_training.report import evaluate, predict, write_report
 from fabwafer_training.splits import clean, grouped_folds, kept_from_training
 from fabwafer_training.store import Store
-from fabwafer_training.train import Round, Settings
+from fabwafer_training.train import CHECKPOINT, Round, Settings
 
 ALERT_PRECISION = 0.95
 RATE = 6e-4
@@ -141,6 +141,7 @@ def retrain(
     if verdict.decided and not verdict.passed:
         return Outcome(version, False, verdict, str(work))
     build(work, work)
+    (work / CHECKPOINT).unlink(missing_ok=True)  # left by a run that was killed right after it wrote the card
     return Outcome(version, True, verdict, store.publish(version))
 
 

@@ -191,7 +191,7 @@ class BucketStore(Store):
 
     Args:
         url: `s3://BUCKET` or `s3://BUCKET/PREFIX`; the rest comes from the usual variables, `AWS_ENDPOINT_URL`,
-            `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and so on.
+            `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_DEFAULT_REGION` and so on.
         work: The folder in which versions are made; else one of the user's own among the temporary files.
     """
 
