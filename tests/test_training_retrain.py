@@ -22,7 +22,7 @@ from fabwafer_training.readers import read
 from fabwafer_training.readers.npz import write_npz
 from fabwafer_training.retrain import Outcome, champion_of, put_on_trial, retrain, split
 from fabwafer_training.store import Store, open_store
-from fabwafer_training.train import Round, Settings
+from fabwafer_training.train import CHECKPOINT, Round, Settings
 from tests.object_store import Bucket
 from tests.tiny_models import make
 
@@ -119,6 +119,21 @@ def test_a_small_gold_set_publishes_a_version_that_waits_for_a_person(
     assert again == outcome
     assert rounds == [2], "a finished version is not made twice"
     assert store.published(outcome.version) == card
+
+
+def test_a_run_that_was_killed_before_publishing_is_not_trained_again(champion: Path, tmp_path: Path) -> None:
+    first, second = open_store(str(tmp_path / "first")), open_store(str(tmp_path / "second"))
+    version = run(champion, first).version
+    # As a kill right after the card was written leaves it: the checkpoint is still there.
+    work = second.work_folder(version)
+    shutil.copytree(first.fetch(version, tmp_path), work, dirs_exist_ok=True)
+    (work / CHECKPOINT).write_bytes(b"of no more use")
+    rounds: list[int] = []
+    assert run(champion, second, rounds=rounds).published
+    assert rounds == []
+    published = second.fetch(version, tmp_path)
+    assert read_card(published) == read_card(first.fetch(version, tmp_path))
+    assert not (published / CHECKPOINT).exists()
 
 
 def words(champion: Path, store: str) -> list[str]:
