@@ -293,6 +293,24 @@ def test_reviewed_wafers_are_read_with_the_last_word_and_their_lots(tmp_path: Pa
         np.testing.assert_array_equal(found, grid)
 
 
+def test_a_reviewed_image_that_cannot_be_read_is_told_of_and_keeps_no_other_back(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    migrate(url)
+    with Records(url) as records:
+        records.store_shots(
+            [
+                shot(file, sequence=number, imgid=f"img{number}")
+                for number, file in enumerate([b"no image at all", encode(MAPS[0][1])])
+            ]
+        )
+        for number in range(2):
+            records.add_review("fab1", "cam1", f"img{number}", label="Loc", reviewer="ann")
+    data = read(f"records:{url}")
+    assert data.labels.tolist() == ["Loc"]
+    assert len(data.unread) == 1
+    assert data.unread[0].startswith("left out fab1/cam1/img0, reviewed as Loc: ")
+
+
 def test_records_that_are_not_there_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the records: "):
         read(f"records:sqlite:///{tmp_path / 'none.db'}")

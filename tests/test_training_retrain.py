@@ -92,6 +92,26 @@ def test_no_gold_map_is_trained_on_and_no_lot_is_on_both_sides() -> None:
     assert not champion_trained_on & sides[2]
 
 
+def test_no_map_that_was_trained_on_becomes_gold_when_more_reviews_come() -> None:
+    base, many = read(BASE), read("synthetic:450:77")
+    some = many.subset(np.arange(200))
+    classes = prepare(base, 0, quiet).classes
+    before, after = (split(base, reviews, classes, champion_seed=0) for reviews in (some, many))
+    trained = set(before.material.side(kept=False).digests())
+    assert not trained & set(after.gold.digests())
+    assert not trained & set(after.material.side(kept=True).digests())
+    assert len(after.gold) > len(before.gold)
+
+
+def test_the_champion_is_asked_about_the_base_and_of_reviews_the_label_alone_counts() -> None:
+    base, reviews = read(BASE), read(REVIEWS)
+    material = split(base, reviews, prepare(base, 0, quiet).classes, champion_seed=0).material
+    assert material.taught is not None
+    reviewed = set(reviews.digests()) - set(base.digests())
+    for digest, taught in zip(material.data.digests(), material.taught.tolist(), strict=True):
+        assert taught == (digest not in reviewed)
+
+
 def test_a_small_gold_set_publishes_a_version_that_waits_for_a_person(
     champion: Path, store: Store, tmp_path: Path
 ) -> None:

@@ -29,8 +29,9 @@ def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.intp]) -> f
 
 def log_prior(counts: NDArray[np.float64]) -> NDArray[np.float32]:
     """Returns the logarithm of the class frequencies, with mean 0, [classes]."""
-    prior = np.log(counts / counts.sum())
-    return (prior - prior.mean()).astype(np.float32)
+    logs = np.log(counts / counts.sum())
+    prior: NDArray[np.float32] = (logs - logs.mean()).astype(np.float32)
+    return prior
 
 
 def fit_prior(

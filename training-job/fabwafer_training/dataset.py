@@ -23,6 +23,7 @@ class Dataset:
         labels: The class of each map.
         groups: The lot of each map, or what stands in for one. Splits never cut through a group.
         split: Which part of the source each map is in (`train`, `valid`, ...), empty where the source has no parts.
+        unread: A sentence on each labelled image that could not be read, and is not among the maps.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Dataset:
     labels: NDArray[np.str_]
     groups: NDArray[np.str_]
     split: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))
+    unread: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.grids)

@@ -73,6 +73,8 @@ def prepare(data: Dataset, kept_seed: int, tell: Callable[[str], None]) -> Mater
     Raises:
         DataError: There are fewer than two classes, or a class has too few maps or all of them in one group.
     """
+    for sentence in data.unread:
+        tell(sentence)
     cleaned, left_out = clean(data)
     tell(
         f"{len(data)} maps; left out {len(left_out.conflicting)} with conflicting labels and "

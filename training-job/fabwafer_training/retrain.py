@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from fabwafer_training.dataset import DataError, Dataset, joined
 from fabwafer_training.gate import Limits, Verdict, judge
 from fabwafer_training.job import Material, train_model, weights_to_go_on_from
 from fabwafer_training.report import evaluate, predict, write_report
-from fabwafer_training.splits import clean, grouped_folds, kept_from_training
+from fabwafer_training.splits import clean, grouped_folds, kept_for_ever, kept_from_training
 from fabwafer_training.store import Store
 from fabwafer_training.train import CHECKPOINT, Round, Settings
 
@@ -57,7 +58,9 @@ class Split:
 def split(base: Dataset, reviews: Dataset, classes: list[str], champion_seed: int) -> Split:
     """Joins base and reviewed maps, and keeps a fifth of each aside: half to calibrate on, half as the gold set.
 
-    The base is split as the champion's training split it, so that neither model was trained on a gold map.
+    The base is split as the champion's training split it, and reviews by the name of their lot alone: neither model was
+    trained on a gold map, and none that is one now will be trained on when more reviews have come. Of the reviewed maps
+    the label alone counts; of the others also what the champion says, so that it is corrected and forgets nothing.
 
     Raises:
         DataError: A review names a class that the champion does not have.
@@ -69,14 +72,16 @@ def split(base: Dataset, reviews: Dataset, classes: list[str], champion_seed: in
             "a model with new classes is trained with fabwafer train --from"
         )
     both = joined(base, reviews)
-    kept = np.concatenate([_kept(base, champion_seed), _kept(reviews, champion_seed)])
+    kept = np.concatenate([_kept(base, champion_seed), kept_for_ever(reviews.groups)])
     kept_groups = set(both.groups[kept].tolist())
-    cleaned, _ = clean(both)
+    cleaned, left_out = clean(both)
+    rows = np.setdiff1d(np.arange(len(both)), np.concatenate([left_out.conflicting, left_out.repeated]))
     aside = np.isin(cleaned.groups, list(kept_groups))
     gold = np.zeros(len(cleaned), dtype=bool)
     gold[aside] = grouped_folds(cleaned.labels[aside], cleaned.groups[aside], 2, champion_seed) == 0
+    taught = (rows < len(base))[~gold]
     rest = cleaned.subset(np.flatnonzero(~gold))
-    return Split(Material(rest, classes, aside[~gold], champion_seed), cleaned.subset(np.flatnonzero(gold)))
+    return Split(Material(rest, classes, aside[~gold], champion_seed, taught), cleaned.subset(np.flatnonzero(gold)))
 
 
 def _kept_seed(card: ModelCard) -> int:
@@ -86,8 +91,6 @@ def _kept_seed(card: ModelCard) -> int:
 
 def _kept(data: Dataset, seed: int) -> NDArray[np.bool_]:
     """Tells which maps are kept aside, counting groups as training does: after cleaning."""
-    if len(data) == 0:
-        return np.zeros(0, dtype=bool)
     cleaned, _ = clean(data)
     groups = cleaned.groups[kept_from_training(cleaned, seed)]
     return np.isin(data.groups, groups)
@@ -116,10 +119,10 @@ def retrain(
         ModelRefusedError: The champion cannot be gone on from.
         StoreError: The store cannot be written.
     """
+    for sentence in (*base.unread, *reviews.unread):
+        tell(sentence)
     card = read_card(champion)
-    start, shape = weights_to_go_on_from(champion, card.classes)
-    settings = Settings(shape=shape, epochs=rounds, maps_per_epoch=maps_per_round, rate=RATE, seed=seed, threads=1)
-    version = _version(base, reviews, card, settings, limits)
+    version = _version(base, reviews, card, (rounds, maps_per_round, seed), limits)
     if store.published(version) is not None:
         tell(f"the version {version} of these maps and settings is in the store already")
         verdict = _read_verdict(store.read(version, "report/gate.json"))
@@ -127,15 +130,18 @@ def retrain(
     parts = split(base, reviews, card.classes, _kept_seed(card))
     work = store.work_folder(version)
     if not (work / CARD_NAME).exists():
-        about = {
-            "name": card.name,
-            "version": version,
-            "description": f"Retrained from {card.version} with {len(reviews)} reviewed maps.",
-            "limits": card.limits,
-            "notice": card.notice,
-            "citations": card.citations,
-        }
-        train_model(parts.material, work, settings, about, tell=tell, report=report, start=start)
+        go_on(
+            parts.material,
+            champion,
+            work,
+            rounds=rounds,
+            maps_per_round=maps_per_round,
+            seed=seed,
+            version=version,
+            description=f"Retrained from {card.version} with {len(reviews)} reviewed maps.",
+            tell=tell,
+            report=report,
+        )
     tell(f"comparing with the champion {card.version} on {len(parts.gold)} gold maps")
     verdict = _compare(champion, work, parts.gold, limits)
     if verdict.decided and not verdict.passed:
@@ -143,6 +149,67 @@ def retrain(
     build(work, work)
     (work / CHECKPOINT).unlink(missing_ok=True)  # left by a run that was killed right after it wrote the card
     return Outcome(version, True, verdict, store.publish(version))
+
+
+def go_on(
+    material: Material,
+    champion: Path,
+    folder: Path,
+    *,
+    rounds: int,
+    maps_per_round: int,
+    seed: int,
+    version: str,
+    description: str,
+    tell: Callable[[str], None],
+    report: Callable[[Round], None],
+) -> None:
+    """Trains a new version from the champion, which is also its teacher (Li and Hoiem, "Learning without Forgetting").
+
+    Args:
+        material: The maps, with those that the champion is asked about.
+        champion: The champion's folder.
+        folder: Where to write the new version.
+        rounds: How often to draw maps and train on them.
+        maps_per_round: Maps drawn in a round.
+        seed: Decides everything that is left to chance.
+        version: What the new version is called.
+        description: A sentence for its card.
+        tell: Called with a sentence now and then.
+        report: Called after each round.
+
+    Raises:
+        ModelRefusedError: The champion cannot be gone on from.
+    """
+    card = read_card(champion)
+    start, shape = weights_to_go_on_from(champion, card.classes)
+    about = {
+        "name": card.name,
+        "version": version,
+        "description": description,
+        "limits": card.limits,
+        "notice": card.notice,
+        "citations": card.citations,
+    }
+    train_model(
+        material,
+        folder,
+        Settings(
+            shape=shape,
+            epochs=rounds,
+            maps_per_epoch=maps_per_round,
+            rate=RATE,
+            seed=seed,
+            threads=len(os.sched_getaffinity(0)),
+        ),
+        about,
+        tell=tell,
+        report=report,
+        start=start,
+        teachers=[champion],
+        # Fitted anew on few maps, it would move all classes for the sake of those that were reviewed.
+        prior_step=card.training.get("prior_step"),
+    )
 
 
 def champion_of(records: Records, store: Store, to: Path, tell: Callable[[str], None]) -> Path:
@@ -200,7 +267,9 @@ def _read_verdict(written: bytes) -> Verdict:
     return Verdict(said["decided"], said["passed"], said["reasons"], (difference, low, high), Limits(**said["limits"]))
 
 
-def _version(base: Dataset, reviews: Dataset, champion: ModelCard, settings: Settings, limits: Limits) -> str:
+def _version(
+    base: Dataset, reviews: Dataset, champion: ModelCard, settings: tuple[int, int, int], limits: Limits
+) -> str:
     parts = [base.digest(), reviews.digest(), champion.digest, repr(settings), repr(limits)]
     return "retrained-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 

@@ -1,6 +1,7 @@
 """What a network sees in training: rounds of maps drawn by chance, each in one of the ways it may be drawn."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,5 +114,6 @@ class Rounds(LightningDataModule):
         )
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
+    """`_Maps` puts batches together itself."""
     return batch

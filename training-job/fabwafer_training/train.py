@@ -187,7 +187,9 @@ class _Module(LightningModule):
             for layer in self._layers
             for matrices, decay in ((True, self._settings.decay), (False, 0.0))
         ]
-        rates = [partial(_rate_at, steps=self._steps, share=layer.share) for layer in self._layers for _ in range(2)]
+        rates: list[Callable[[int], float]] = [
+            partial(_rate_at, steps=self._steps, share=layer.share) for layer in self._layers for _ in range(2)
+        ]
         optimizer = torch.optim.AdamW(groups, lr=self._settings.rate)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

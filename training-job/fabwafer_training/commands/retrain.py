@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+ROUNDS = 8
+MAPS_PER_ROUND = 8_000
 _REFUSED = 3
 """The exit code when the gate refuses: not 1 (something is wrong with what came in) nor 2 (wrong usage)."""
 
@@ -52,8 +54,8 @@ def retrain(
             help="The champion's folder; else the champion in the records, else the shipped model.",
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often to draw maps and train on them.")] = 8,
-    maps_per_round: Annotated[int, typer.Option(min=1, help="Maps drawn in a round.")] = 8_000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often to draw maps and train on them.")] = ROUNDS,
+    maps_per_round: Annotated[int, typer.Option(min=1, help="Maps drawn in a round.")] = MAPS_PER_ROUND,
     seed: Annotated[int, typer.Option(min=0, help="Decides everything that is left to chance.")] = 0,
     gold_maps: Annotated[int, typer.Option(help="Gate: gold maps a class needs before it decides.")] = 30,
     macro_f1_fall: Annotated[float, typer.Option(help="Gate: allowed lower bound of the macro-F1 difference.")] = 0.005,

@@ -13,15 +13,16 @@ from fabwafer_training.dataset import DataError, Dataset
 def read_reviewed(url: str) -> Dataset:
     """Reads the reviewed wafers of the records. They are grouped by lot, else by camera and day.
 
-    Wafers whose image is no longer kept, or that were reviewed as no wafer map, are left out.
+    Wafers whose image is no longer kept, or that were reviewed as no wafer map, are left out. So are images that cannot
+    be read, with a sentence on each: one of them must not keep the others from being learned.
 
     Args:
         url: The SQLAlchemy URL of the records.
 
     Raises:
-        DataError: The records cannot be read, or a reviewed image is no wafer map.
+        DataError: The records cannot be read.
     """
-    grids, labels, groups = [], [], []
+    grids, labels, groups, unread = [], [], [], []
     try:
         with Records(url) as records:
             records.check()
@@ -34,14 +35,20 @@ def read_reviewed(url: str) -> Dataset:
                 try:
                     grids.append(decode(image))
                 except (BadImageError, NotAWaferMapError) as error:
-                    raise DataError(
-                        f"the records: {wafer.fab}/{wafer.camera}/{wafer.imgid} was reviewed as "
-                        f"{wafer.review.label}, but its image cannot be used: {error}"
-                    ) from None
+                    unread.append(
+                        f"left out {wafer.fab}/{wafer.camera}/{wafer.imgid}, reviewed as {wafer.review.label}: {error}"
+                    )
+                    continue
                 labels.append(wafer.review.label)
                 day = datetime.fromtimestamp(wafer.timestamp / 1000, UTC).date()
                 lot = wafer.context.get("lot")
                 groups.append(f"{wafer.fab}/lot/{lot}" if lot else f"{wafer.fab}/{wafer.camera}/{day}")
     except (RecordsUnavailableError, SchemaError) as error:
         raise DataError(f"the records: {error}") from None
-    return Dataset("reviewed", grids, np.array(labels, dtype=np.str_), np.array(groups, dtype=np.str_))
+    return Dataset(
+        "reviewed",
+        grids,
+        np.array(labels, dtype=np.str_),
+        np.array(groups, dtype=np.str_),
+        unread=tuple(unread),
+    )
