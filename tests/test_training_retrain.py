@@ -63,7 +63,7 @@ def run(champion: Path, store: Store, die_after: int = 0, rounds: list[int] | No
         if done.number == die_after:
             raise _KilledError
 
-    return retrain(
+    outcome = retrain(
         read(BASE),
         read(REVIEWS),
         champion,
@@ -75,6 +75,8 @@ def run(champion: Path, store: Store, die_after: int = 0, rounds: list[int] | No
         tell=quiet,
         report=report,
     )
+    assert outcome is not None
+    return outcome
 
 
 def test_no_gold_map_is_trained_on_and_no_lot_is_on_both_sides() -> None:

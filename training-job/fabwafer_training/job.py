@@ -1,6 +1,5 @@
 """A training run: from labelled maps to a model's folder."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from fabwafer.defects import SHIPPED_CLASSES
 from fabwafer.modelcard import ModelCard, read_card
+from fabwafer_training import processes
 from fabwafer_training.aims import ask_teachers, label_aims, taught_aims
 from fabwafer_training.augment import draw_many
 from fabwafer_training.dataset import DataError, Dataset
@@ -146,7 +146,7 @@ def train_model(
         report=report,
         layers=_one_after_the_other(network, settings) if settings.gradual else (),
     )
-    if os.environ.get("RANK", "0") != "0":
+    if not processes.is_first():
         return None
     tell("calibrating, exporting and quantising")
     card = package(

@@ -5,7 +5,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from fabwafer.classifier import Classifier
 from fabwafer.modelcard import CARD_NAME, ModelCard, default_model, read_card
 from fabwafer.records import Records
 from fabwafer_handlers.archive import build
+from fabwafer_training import processes
 from fabwafer_training.dataset import DataError, Dataset, joined
 from fabwafer_training.gate import Limits, Verdict, judge
 from fabwafer_training.job import Material, train_model, weights_to_go_on_from
@@ -108,11 +108,14 @@ def retrain(
     seed: int,
     tell: Callable[[str], None],
     report: Callable[[Round], None],
-) -> Outcome:
+) -> Outcome | None:
     """Goes on from the champion with reviewed maps and a replay of the base, and publishes what passes the gate.
 
     The version follows from what goes in, so that the same run again finds what is there: a finished version is not
     made twice, and a killed run is taken up where it was.
+
+    Returns:
+        What became of it; None in all but the first of several processes.
 
     Raises:
         DataError: The maps cannot be used.
@@ -142,6 +145,8 @@ def retrain(
             tell=tell,
             report=report,
         )
+    if not processes.is_first():
+        return None
     tell(f"comparing with the champion {card.version} on {len(parts.gold)} gold maps")
     verdict = _compare(champion, work, parts.gold, limits)
     if verdict.decided and not verdict.passed:
@@ -200,7 +205,7 @@ def go_on(
             maps_per_epoch=maps_per_round,
             rate=RATE,
             seed=seed,
-            threads=len(os.sched_getaffinity(0)),
+            threads=processes.threads(),
         ),
         about,
         tell=tell,

@@ -79,6 +79,7 @@ def retrain(
     from fabwafer.modelcard import ModelRefusedError, default_model
     from fabwafer.records import RecordsUnavailableError, SchemaError
     from fabwafer.system import SystemNotFoundError
+    from fabwafer_training import processes
     from fabwafer_training.dataset import DataError
     from fabwafer_training.gate import Limits
     from fabwafer_training.readers import read
@@ -86,7 +87,7 @@ def retrain(
     from fabwafer_training.retrain import retrain as run
     from fabwafer_training.store import StoreError, open_store, store_address
 
-    console = Console(stderr=True, soft_wrap=True)
+    console = Console(stderr=True, soft_wrap=True, quiet=not processes.is_first())
 
     def show(done: "Round") -> None:
         console.print(f"round {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s")
@@ -110,6 +111,8 @@ def retrain(
                 tell=console.print,
                 report=show,
             )
+            if outcome is None:
+                return
             if records and outcome.published and outcome.verdict.passed:
                 put = put_on_trial(records, outcome.version)
     except (

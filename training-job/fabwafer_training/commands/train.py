@@ -49,18 +49,18 @@ def train(
 ) -> None:
     """Train a model on labelled wafer maps, calibrate, quantise and measure it, and write it with its card."""
     import json
-    import os
 
     from rich.console import Console
 
     from fabwafer.modelcard import ModelRefusedError
+    from fabwafer_training import processes
     from fabwafer_training.dataset import DataError
     from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
     from fabwafer_training.network import Shape, widths_of
     from fabwafer_training.readers import read
     from fabwafer_training.train import Settings
 
-    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+    console = Console(stderr=True, quiet=not processes.is_first())
 
     def show(done: "Round") -> None:
         left = (done.of - done.number) * done.seconds / 60
@@ -82,7 +82,7 @@ def train(
             maps_per_epoch=maps_per_round
             or (24_000 if start is None else min(24_000, max(1_000, 4 * len(material.data)))),
             seed=seed,
-            threads=threads or _threads(),
+            threads=threads or processes.threads(),
             gradual=start is not None,
         )
         result = train_model(
@@ -99,9 +99,3 @@ def train(
         f"macro-F1 {figures['macro_f1']:.3f}, worst recall {figures['worst_class_recall']:.3f}, "
         f"accuracy {figures['accuracy']:.3f}"
     )
-
-
-def _threads() -> int:
-    import os
-
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

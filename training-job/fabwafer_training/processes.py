@@ -1,0 +1,13 @@
+"""The processes that train one model together, as `torchrun` starts them."""
+
+import os
+
+
+def is_first() -> bool:
+    """Tells whether this is the one that writes and speaks; a process alone is."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def threads() -> int:
+    """Returns how many threads each process on this machine should use."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
