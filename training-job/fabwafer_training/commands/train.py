@@ -60,7 +60,7 @@ def train(
     from fabwafer_training.readers import read
     from fabwafer_training.train import Settings
 
-    console = Console(stderr=True, quiet=not processes.is_first())
+    console = Console(stderr=True, soft_wrap=True, quiet=not processes.is_first())
 
     def show(done: "Round") -> None:
         left = (done.of - done.number) * done.seconds / 60
