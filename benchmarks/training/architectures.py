@@ -27,7 +27,7 @@ from fabwafer_training.train import Settings
 CLASSES = 9
 ENSEMBLE_SEEDS = (0, 1, 2, 3, 4)
 ENSEMBLE = "five small residual nets"
-SMALL = "small residual (shipped)"
+SMALL = "small residual"
 
 
 def _convolution(channels_in: int, channels_out: int, size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -90,7 +90,7 @@ def efficientnet() -> PooledNet:
 
 NETWORKS: dict[str, Callable[[], PooledNet]] = {
     SMALL: lambda: WaferNet(CLASSES, Shape()),
-    "small residual, four stages": lambda: WaferNet(CLASSES, Shape((32, 64, 128, 256))),
+    "small residual, wide last stage (shipped)": lambda: WaferNet(CLASSES, Shape((32, 64, 256))),
     "ResNet-18": resnet18,
     "VGG style": vgg,
     "EfficientNet style": efficientnet,
@@ -134,7 +134,7 @@ def main() -> None:
     for name, seed in jobs:
         if results.has(network=name, seed=seed):
             continue
-        settings = Settings(epochs=6, maps_per_epoch=asked.maps, seed=seed)
+        settings = Settings(epochs=4, maps_per_epoch=asked.maps, seed=seed)
         torch.manual_seed(seed)
         network = NETWORKS[name]()
         seconds = fit(network, maps, settings, even_weights(maps.targets, settings.evenness))
