@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test chaos bench lint clean
+.PHONY: run test chaos k8s-test bench lint clean
 
 run: $(VENV)/run.installed  ## install what a local system needs, start it, show wafers coming in
 	$(BIN)/fabwafer up
@@ -13,6 +13,9 @@ test: $(VENV)/all.installed  ## install everything and pass the tests
 
 chaos: $(VENV)/all.installed  ## the kill tests, ten rounds each
 	FABWAFER_CHAOS_ROUNDS=10 $(BIN)/python -m pytest -m chaos $(PYTEST_ARGS)
+
+k8s-test: $(VENV)/all.installed  ## the tests in a cluster; k8s-tests/README.md says what they need
+	$(BIN)/python -m pytest k8s-tests $(PYTEST_ARGS)
 
 bench: $(VENV)/all.installed  ## the numbers in docs/benchmarks.md
 	$(BIN)/python -m benchmarks.flow
