@@ -16,6 +16,7 @@ from kubernetes import client
 MANIFEST = Path(__file__).parent.parent / "training-job" / "job.yaml"
 CLAIM = "fabwafer-models"
 _SMALL = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}}
+_ENDED = {"Succeeded", "Failed"}
 _PATIENCE = 600
 """Seconds to wait for anything; a busy machine is slow."""
 _HOPELESS = {"CreateContainerConfigError", "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName"}
@@ -115,17 +116,27 @@ class Namespace:
         found = self._core.list_namespaced_pod(self.name, label_selector=f"batch.kubernetes.io/job-name={job}").items
         return sorted(found, key=lambda pod: pod.metadata.creation_timestamp)
 
-    def pod_that_says(self, job: str, words: str) -> str:
-        """Waits until a pod of a Job has said something; returns the pod's name."""
+    def pod(self, job: str, after: str = "") -> str:
+        """Waits until a Job has a pod, another than the one it had; returns its name."""
 
         def look() -> str | None:
-            for pod in self.pods(job):
-                self._check(pod)
-                if pod.status.phase != "Pending" and words in self.log(pod.metadata.name):
-                    return str(pod.metadata.name)
-            return None
+            names = [pod.metadata.name for pod in self.pods(job)]
+            return next((str(name) for name in names if name != after), None)
 
-        return _wait(f"{words!r} in the log of {job}", look)
+        return _wait(f"a pod of {job}", look)
+
+    def hear(self, pod: str, words: str) -> None:
+        """Waits until a pod has said something."""
+
+        def look() -> bool | None:
+            found = self._core.read_namespaced_pod(pod, self.name)
+            self._check(found)
+            said = "" if found.status.phase == "Pending" else self.log(pod)
+            if words not in said and found.status.phase in _ENDED:
+                raise HopelessError(f"the pod {pod} ended without {words!r}: {said}")
+            return True if words in said else None
+
+        _wait(f"{words!r} in the log of {pod}", look)
 
     def log(self, pod: str) -> str:
         """Returns what a pod has said."""
@@ -134,6 +145,16 @@ class Namespace:
     def kill(self, pod: str) -> None:
         """Removes a pod at once, without a word to it."""
         self._core.delete_namespaced_pod(pod, self.name, grace_period_seconds=0)
+
+    def evict(self, pod: str) -> None:
+        """Asks a pod to leave, as draining its node does."""
+        self._core.create_namespaced_pod_eviction(
+            pod, self.name, {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+        )
+
+    def failures(self, job: str) -> int:
+        """Returns how many pods of a Job count as failed."""
+        return self._batch.read_namespaced_job(job, self.name).status.failed or 0
 
     def content(self) -> Content:
         """Looks into the model store."""
@@ -144,19 +165,24 @@ class Namespace:
         spec = yaml.safe_load(MANIFEST.read_text())["spec"]["template"]["spec"]
         [container] = spec["containers"]
         container |= {"image": IMAGE, "resources": _SMALL, "env": [], "command": ["python", "-c", code]}
-        name = f"python-{uuid4().hex[:8]}"
-        self._core.create_namespaced_pod(self.name, {"metadata": {"name": name}, "spec": spec})
+        name = self.run(spec)
 
         def look() -> str | None:
             pod = self._core.read_namespaced_pod(name, self.name)
             self._check(pod)
-            return str(pod.status.phase) if pod.status.phase in {"Succeeded", "Failed"} else None
+            return str(pod.status.phase) if pod.status.phase in _ENDED else None
 
         phase = _wait(f"the end of the pod {name}", look)
         said = self.log(name)
         if phase == "Failed":
             raise HopelessError(f"the pod {name} failed: {said}")
         return said
+
+    def run(self, spec: dict[str, Any]) -> str:
+        """Starts a pod; returns its name."""
+        name = f"pod-{uuid4().hex[:8]}"
+        self._core.create_namespaced_pod(self.name, {"metadata": {"name": name}, "spec": spec})
+        return name
 
     def _check(self, pod: Any) -> None:
         """Raises HopelessError for a pod that will never start."""

@@ -1,6 +1,8 @@
 """The retraining Job as training-job/job.yaml starts it: killed, refused, or through."""
 
 import pytest
+from clusters import IMAGE
+from kubernetes.client import ApiException
 from namespaces import Content, Namespace
 
 pytestmark = pytest.mark.timeout(1800)
@@ -42,6 +44,11 @@ def whole(content: Content) -> bool:
     return set(content.versions) == {f"{version}/{name}" for version in content.sound for name in FILES}
 
 
+def test_the_namespace_takes_no_pod_that_may_be_root(namespace: Namespace) -> None:
+    with pytest.raises(ApiException, match="violates PodSecurity"):
+        namespace.run({"containers": [{"name": "root", "image": IMAGE}]})
+
+
 def test_a_version_comes_into_the_store_and_waits_for_a_person(namespace: Namespace) -> None:
     job = namespace.retrain(*REVIEWS, *SHORT)
     end, _ = namespace.ended(job)
@@ -58,12 +65,13 @@ def test_a_version_comes_into_the_store_and_waits_for_a_person(namespace: Namesp
 
 def test_a_pod_that_is_killed_is_followed_by_one_that_finishes_its_work(namespace: Namespace) -> None:
     job = namespace.retrain(*REVIEWS, "--rounds", "4", "--maps-per-round", "512")
-    killed = namespace.pod_that_says(job, "round 2 of 4")
+    killed = namespace.pod(job)
+    namespace.hear(killed, "round 2 of 4")
     namespace.kill(killed)
     assert whole(namespace.content()), "nothing of a version that is not finished"
     end, _ = namespace.ended(job)
-    [follower] = [pod for pod in namespace.pods(job) if pod.metadata.name != killed]
-    said = namespace.log(follower.metadata.name)
+    said = namespace.log(namespace.pod(job, after=killed))
+    assert namespace.failures(job) == 1
     assert end == "Complete", said
     assert "round 4 of 4" in said, "the first pod was not finished when it was killed"
     assert "round 1 of 4" not in said, "its finished rounds are not lost"
@@ -71,6 +79,17 @@ def test_a_pod_that_is_killed_is_followed_by_one_that_finishes_its_work(namespac
     assert len(content.sound) == 1
     assert whole(content)
     assert content.work == []
+
+
+def test_a_pod_that_leaves_a_drained_node_is_followed_by_another_and_counts_as_no_failure(
+    namespace: Namespace,
+) -> None:
+    job = namespace.retrain(*REVIEWS, "--rounds", "100")
+    evicted = namespace.pod(job)
+    namespace.hear(evicted, "training on")
+    namespace.evict(evicted)
+    namespace.hear(namespace.pod(job, after=evicted), "training on")
+    assert namespace.failures(job) == 0
 
 
 def test_what_the_gate_refuses_fails_the_job_at_once_and_stays_out_of_the_store(namespace: Namespace) -> None:
