@@ -74,7 +74,7 @@ def main() -> None:
                 settings = Settings(
                     shape=shape,
                     epochs=ROUNDS,
-                    maps_per_epoch=max(1000, 4 * count),
+                    maps_per_epoch=max(1000, 2 * count),
                     seed=seed,
                     gradual=start is not None,
                 )

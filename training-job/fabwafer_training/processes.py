@@ -9,5 +9,12 @@ def is_first() -> bool:
 
 
 def threads() -> int:
-    """Returns how many threads each process on this machine should use."""
+    """Returns how many threads each process on this machine should use.
+
+    OMP_NUM_THREADS decides where it is set, as for torch itself: a container's limit cannot be seen from inside as a
+    number of processors.
+    """
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

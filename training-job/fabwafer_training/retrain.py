@@ -5,6 +5,8 @@
 
 import hashlib
 import json
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -283,6 +285,8 @@ def main() -> None:
     """Runs the command `fabwafer retrain`."""
     from fabwafer_training.commands.retrain import app
 
+    # As the first process of a container it would else not hear that it is to end.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     app()
 
 

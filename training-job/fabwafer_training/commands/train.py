@@ -31,7 +31,7 @@ def train(
     ] = None,
     maps_per_round: Annotated[
         int | None,
-        typer.Option(min=1, help="Maps drawn in a round; 24000; with --from four times the maps, at least 1000."),
+        typer.Option(min=1, help="Maps drawn in a round; 24000; with --from twice the maps, at least 1000."),
     ] = None,
     widths: Annotated[str, typer.Option(help="Channels of the network's stages; not with --from.")] = "32,64,128",
     blocks: Annotated[int, typer.Option(min=1, help="Residual blocks in a stage.")] = 2,
@@ -80,7 +80,7 @@ def train(
             shape=shape,
             epochs=rounds or (44 if start is None else 12),
             maps_per_epoch=maps_per_round
-            or (24_000 if start is None else min(24_000, max(1_000, 4 * len(material.data)))),
+            or (24_000 if start is None else min(24_000, max(1_000, 2 * len(material.data)))),
             seed=seed,
             threads=threads or processes.threads(),
             gradual=start is not None,
