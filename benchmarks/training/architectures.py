@@ -90,7 +90,7 @@ def efficientnet() -> PooledNet:
 
 NETWORKS: dict[str, Callable[[], PooledNet]] = {
     SMALL: lambda: WaferNet(CLASSES, Shape()),
-    "small residual, wide last stage (shipped)": lambda: WaferNet(CLASSES, Shape((32, 64, 256))),
+    "small residual, four stages (shipped)": lambda: WaferNet(CLASSES, Shape((32, 64, 128, 256))),
     "ResNet-18": resnet18,
     "VGG style": vgg,
     "EfficientNet style": efficientnet,

@@ -89,7 +89,7 @@ def _draw(results: Results, names: list[str]) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel("on maps of other lots, a mark for each seed")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower left")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure
 
 

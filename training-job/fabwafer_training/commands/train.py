@@ -33,7 +33,7 @@ def train(
         int | None,
         typer.Option(min=1, help="Maps drawn in a round; 24000; with --from twice the maps, at least 1000."),
     ] = None,
-    widths: Annotated[str, typer.Option(help="Channels of the network's stages; not with --from.")] = "32,64,128",
+    widths: Annotated[str, typer.Option(help="Channels of the network's stages; not with --from.")] = "32,64,128,256",
     blocks: Annotated[int, typer.Option(min=1, help="Residual blocks in a stage.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Decides everything that is left to chance but the split.")] = 0,
     kept: Annotated[
