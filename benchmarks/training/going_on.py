@@ -65,11 +65,11 @@ def main() -> None:
     for seed in SEEDS:
         for count in COUNTS:
             material = prepare(a_few(pool, count, seed), seed, print)
-            for way in ("from the shipped model", "from scratch"):
+            for way in ("from the model", "from scratch"):
                 if results.has(way=way, seed=seed, maps=count):
                     continue
                 start, shape = None, Shape()
-                if way == "from the shipped model":
+                if way == "from the model":
                     start, shape = weights_to_go_on_from(default_model(), material.classes)
                 settings = Settings(
                     shape=shape,
@@ -87,7 +87,7 @@ def main() -> None:
     print(f"\nmeasured on {len(measured_on)} maps of other lots\n")
     print("| maps | way | macro-F1 | worst recall | accuracy |\n|---|---|---|---|---|")
     for count in COUNTS:
-        for way in ("from scratch", "from the shipped model"):
+        for way in ("from scratch", "from the model"):
             cells = [
                 spread(results.of(key, way=way, maps=count)) for key in ("macro_f1", "worst_class_recall", "accuracy")
             ]
@@ -98,7 +98,7 @@ def main() -> None:
 def _draw(results: Results) -> Figure:
     figure = Figure(figsize=(5.5, 3.2), layout="constrained")
     axes = figure.subplots()
-    for way, colour in (("from the shipped model", "C0"), ("from scratch", "C1")):
+    for way, colour in (("from the model", "C0"), ("from scratch", "C1")):
         for count in COUNTS:
             values = results.of("macro_f1", way=way, maps=count)
             axes.plot([count] * len(values), values, "o", color=colour, alpha=0.7)
