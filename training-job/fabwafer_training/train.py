@@ -132,7 +132,6 @@ def train(
 
 def _trainer(settings: Settings, folder: Path, report: Callable[[Round], None], *, gradual: bool) -> Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     strategy = "auto"
     if "WORLD_SIZE" in os.environ:
         # Layers that are still frozen have no gradients to average.
