@@ -181,6 +181,21 @@ def test_what_the_gate_refuses_is_not_published_and_ends_with_3(
         assert records.rollouts() == []
 
 
+def test_maps_that_cannot_be_used_end_with_4_and_what_is_away_with_1(
+    champion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FABWAFER_DATABASE_URL", raising=False)
+    own = read("synthetic:9")
+    write_npz(tmp_path / "own.npz", Dataset("own", own.grids, np.array(["Swirl"] * 9), own.groups))
+    given = words(champion, str(tmp_path / "store"))
+    strange = CliRunner().invoke(app, [*given, "--reviews", str(tmp_path / "own.npz")])
+    assert (strange.exit_code, "the reviews name Swirl" in strange.stderr) == (4, True)
+    away = CliRunner().invoke(app, [*given, "--reviews", "records:postgresql+psycopg://user@127.0.0.1:1/none"])
+    assert (away.exit_code, "the records: " in away.stderr) == (1, True), away.stderr
+    (tmp_path / "store").write_text("no folder")
+    assert CliRunner().invoke(app, given).exit_code == 1
+
+
 def use_records(tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Leads commands to records with nothing in them."""
     shutil.copy(migrated_sqlite, tmp_path / "records.db")

@@ -13,6 +13,10 @@ class DataError(Exception):
     """Training data that cannot be used. Its text names the file, the field and the row where it has them."""
 
 
+class UnreachableError(DataError):
+    """Training data that cannot be reached now, and may be reached later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """Labelled wafer maps.

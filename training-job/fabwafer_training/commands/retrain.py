@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from fabwafer.records import Records
+    from fabwafer_training.retrain import Outcome
     from fabwafer_training.train import Round
 
 app = typer.Typer()
@@ -16,7 +17,9 @@ app = typer.Typer()
 ROUNDS = 8
 MAPS_PER_ROUND = 8_000
 _REFUSED = 3
-"""The exit code when the gate refuses: not 1 (something is wrong with what came in) nor 2 (wrong usage)."""
+"""The exit code when the gate refuses; 2 is wrong usage."""
+_UNUSABLE = 4
+"""The exit code when maps or champion cannot be used: unlike 1 (something is away), trying again will not help."""
 
 
 @app.command()
@@ -68,7 +71,8 @@ def retrain(
 
     It is put on trial, too, where there are records. While gold maps are too few for the gate, a person promotes it.
 
-    Ends with 3 when the gate refuses, after naming each class and figure.
+    Ends with 3 when the gate refuses, after naming each class and figure; with 4 when the maps or the champion cannot
+    be used; with 1 when the records or the store cannot be reached.
     """
     import json
     import tempfile
@@ -80,10 +84,10 @@ def retrain(
     from fabwafer.records import RecordsUnavailableError, SchemaError
     from fabwafer.system import SystemNotFoundError
     from fabwafer_training import processes
-    from fabwafer_training.dataset import DataError
+    from fabwafer_training.dataset import DataError, UnreachableError
     from fabwafer_training.gate import Limits
     from fabwafer_training.readers import read
-    from fabwafer_training.retrain import TRIAL_SHARE, champion_of, put_on_trial
+    from fabwafer_training.retrain import champion_of, put_on_trial
     from fabwafer_training.retrain import retrain as run
     from fabwafer_training.store import StoreError, open_store, store_address
 
@@ -115,33 +119,36 @@ def retrain(
                 return
             if records and outcome.published and outcome.verdict.passed:
                 put = put_on_trial(records, outcome.version)
-    except (
-        DataError,
-        ModelRefusedError,
-        RecordsUnavailableError,
-        SchemaError,
-        StoreError,
-        SystemNotFoundError,
-        OSError,
-    ) as error:
+    except (UnreachableError, RecordsUnavailableError, StoreError, SystemNotFoundError, OSError) as error:
         console.print(str(error))
         raise typer.Exit(1) from None
+    except (DataError, ModelRefusedError, SchemaError) as error:
+        console.print(str(error))
+        raise typer.Exit(_UNUSABLE) from None
     if as_json:
         print(json.dumps(asdict(outcome), default=str))
-    for reason in outcome.verdict.reasons:
-        console.print(reason)
+    for sentence in _told(outcome, put=put, records=url is not None):
+        console.print(sentence)
     if not outcome.published:
-        console.print(f"the gate refuses {outcome.version}; its report is in {outcome.place}/report")
         raise typer.Exit(_REFUSED)
-    console.print(f"{outcome.version} is in {outcome.place}")
+
+
+def _told(outcome: "Outcome", *, put: bool, records: bool) -> list[str]:
+    """What people are told at the end: why the gate did not pass it, where it is, and what is to be done."""
+    from fabwafer_training.retrain import TRIAL_SHARE
+
+    version, place = outcome.version, outcome.place
+    if not outcome.published:
+        return [*outcome.verdict.reasons, f"the gate refuses {version}; its report is in {place}/report"]
     if put:
-        console.print(f"it is the candidate in the records, with {TRIAL_SHARE:.0%} of the images")
+        then = f"it is the candidate in the records, with {TRIAL_SHARE:.0%} of the images"
     elif not outcome.verdict.passed:
-        console.print(f"a person decides on it; to promote it: fabwafer model promote {outcome.version}")
-    elif url:
-        console.print("it was candidate or champion in the records before, and they are left as they are")
+        then = f"a person decides on it; to promote it: fabwafer model promote {version}"
+    elif records:
+        then = "it was candidate or champion in the records before, and they are left as they are"
     else:
-        console.print(f"no records here; to put it on trial: fabwafer model candidate {outcome.version}")
+        then = f"no records here; to put it on trial: fabwafer model candidate {version}"
+    return [*outcome.verdict.reasons, f"{version} is in {place}", then]
 
 
 def _records_url(store: str | None, data: Path | None) -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 from fabwafer.defects import NOT_A_WAFER
 from fabwafer.records import Records, RecordsUnavailableError, SchemaError
 from fabwafer.wafermap import BadImageError, NotAWaferMapError, decode
-from fabwafer_training.dataset import DataError, Dataset
+from fabwafer_training.dataset import DataError, Dataset, UnreachableError
 
 
 def read_reviewed(url: str) -> Dataset:
@@ -20,7 +20,8 @@ def read_reviewed(url: str) -> Dataset:
         url: The SQLAlchemy URL of the records.
 
     Raises:
-        DataError: The records cannot be read.
+        UnreachableError: The database cannot be reached.
+        DataError: The records are not of this version.
     """
     grids, labels, groups, unread = [], [], [], []
     try:
@@ -43,7 +44,9 @@ def read_reviewed(url: str) -> Dataset:
                 day = datetime.fromtimestamp(wafer.timestamp / 1000, UTC).date()
                 lot = wafer.context.get("lot")
                 groups.append(f"{wafer.fab}/lot/{lot}" if lot else f"{wafer.fab}/{wafer.camera}/{day}")
-    except (RecordsUnavailableError, SchemaError) as error:
+    except RecordsUnavailableError as error:
+        raise UnreachableError(f"the records: {error}") from None
+    except SchemaError as error:
         raise DataError(f"the records: {error}") from None
     return Dataset(
         "reviewed",
