@@ -1,10 +1,11 @@
 """Records are read as one per wafer: predictions side by side, the one that counts, the last word of a person."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from fabwafer.records import Records, UnknownWaferError
+from fabwafer.records import Records, RolloutChangedError, UnknownWaferError
 from tests.records_fixtures import CAPTURED, said, shot, the_record
 
 
@@ -66,6 +67,20 @@ def test_a_rollout_is_the_last_that_was_said(records: Records) -> None:
     assert (rollout.author, rollout.time) == ("lee", 2)
     with pytest.raises(ValueError, match="0 to 1"):
         records.set_rollout("v1", candidate="v2", share=10, author="lee")
+
+
+def test_of_two_who_decide_at_once_the_second_is_told(records: Records) -> None:
+    records.set_rollout("v1", author="kim", after=0)
+    seen = records.rollout()
+    assert seen is not None
+    with ThreadPoolExecutor() as people:
+        said = [people.submit(records.set_rollout, f"v{one}", author="lee", after=seen.number) for one in range(2, 10)]
+        errors = [one.exception() for one in said]
+    assert errors.count(None) == 1
+    assert {type(error) for error in errors} == {type(None), RolloutChangedError}
+    assert len(records.rollouts()) == 2
+    with pytest.raises(RolloutChangedError, match=r"lee has just said who is to serve \(champion v"):
+        records.set_rollout("v1", author="kim", after=0)
 
 
 def test_the_last_review_of_a_wafer_counts(records: Records) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from fabwafer.classifier import Classifier
 from fabwafer.modelcard import ModelRefusedError, default_model, read_card, verify
-from fabwafer.records import Records
+from fabwafer.records import Records, Rollout
 from fabwafer_training.commands.retrain import app
 from fabwafer_training.commands.train import app as train_app
 from fabwafer_training.dataset import DataError, Dataset
@@ -263,6 +263,22 @@ def test_a_version_on_which_people_decided_is_not_put_on_trial_again(records: Re
     [ended, tried, _] = records.rollouts()
     assert (ended.champion, ended.candidate) == ("v1", None)
     assert (tried.champion, tried.candidate, tried.share) == ("v1", "v2", 0.1)
+
+
+def test_a_promotion_at_the_moment_of_the_trial_is_not_undone(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = records.rollouts
+
+    def looked_at_just_before_a_promotion() -> list[Rollout]:
+        seen = look()
+        if not seen:
+            records.set_rollout("v2", author="kim")
+        return seen
+
+    monkeypatch.setattr(records, "rollouts", looked_at_just_before_a_promotion)
+    assert put_on_trial(records, "v3")
+    assert [(said.champion, said.candidate) for said in look()] == [("v2", "v3"), ("v2", None)]
 
 
 def test_going_on_with_other_classes_keeps_all_but_the_last_layer(champion: Path, tmp_path: Path) -> None:

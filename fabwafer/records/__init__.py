@@ -1,7 +1,7 @@
 """The records: what was received about each wafer, and what was said of it, in SQLite or PostgreSQL."""
 
 from fabwafer.records.alerting import DEFAULT_THRESHOLD, PendingAlert
-from fabwafer.records.database import Records, UnknownWaferError
+from fabwafer.records.database import Records, RolloutChangedError, UnknownWaferError
 from fabwafer.records.engine import RecordsUnavailableError
 from fabwafer.records.query import PredictionRecord, Review, Rollout, ShotRecord, WaferRecord
 from fabwafer.records.schema import SchemaError, migrate
@@ -16,6 +16,7 @@ __all__ = [
     "RecordsUnavailableError",
     "Review",
     "Rollout",
+    "RolloutChangedError",
     "SchemaError",
     "Shot",
     "ShotRecord",

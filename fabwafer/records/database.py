@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from fabwafer.records import alerting, query, schema, store
 from fabwafer.records.engine import connect, reading, writing
@@ -16,6 +16,10 @@ _CHUNK = 1000
 
 class UnknownWaferError(LookupError):
     """Nothing was received about the wafer that was named."""
+
+
+class RolloutChangedError(Exception):
+    """Somebody else said who is to serve in the meantime; what was to be said then may be wrong now."""
 
 
 class Records:
@@ -207,6 +211,7 @@ class Records:
         candidate: str | None = None,
         share: float = 0.0,
         at: int | None = None,
+        after: int | None = None,
     ) -> None:
         """Says who is to serve from now on; what was said before stays readable.
 
@@ -216,14 +221,25 @@ class Records:
             candidate: The model version on trial.
             share: Of the images, how many go to the candidate as well, 0 to 1.
             at: When, ms; now if not given.
+            after: The number of the last word that this one was decided on (`Rollout.number`; 0 where nobody had said
+                anything); by default it is not asked whether another came in between.
 
         Raises:
+            RolloutChangedError: Another word came after that; nothing was written.
             ValueError: The share is not within 0 to 1.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"expected a share of 0 to 1, got {share}")
         row = {"champion": champion, "candidate": candidate, "share": share, "author": author, "time": _moment(at)}
         with writing(self._engine) as connection:
+            if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
+                connection.execute(text("LOCK TABLE rollouts IN EXCLUSIVE MODE"))
+            last = query.newest_rollout(connection)
+            if after is not None and last is not None and last.number != after:
+                raise RolloutChangedError(
+                    f"{last.author} has just said who is to serve (champion {last.champion or 'the shipped model'}, "
+                    f"candidate {last.candidate or 'none'}): look again, and repeat it if it is still right"
+                )
             connection.execute(rollouts.insert().values(row))
 
 

@@ -3,7 +3,7 @@
 import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, func, select, tuple_, union
@@ -62,13 +62,17 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Who is to serve: desired state. `share` of the images goes to the candidate as well; `time` in ms."""
+    """Who is to serve: desired state. `share` of the images goes to the candidate as well; `time` in ms.
+
+    `number` grows with each word on it; 0 is before the first.
+    """
 
     champion: str | None
     candidate: str | None
     share: float
     author: str
     time: int
+    number: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +190,10 @@ def all_rollouts(connection: Connection) -> list[Rollout]:
 
 def _rollouts(connection: Connection, limit: int | None) -> list[Rollout]:
     asked = select(rollouts).order_by(rollouts.c.id.desc()).limit(limit)
-    return [Rollout(row.champion, row.candidate, row.share, row.author, row.time) for row in connection.execute(asked)]
+    return [
+        Rollout(row.champion, row.candidate, row.share, row.author, row.time, row.id)
+        for row in connection.execute(asked)
+    ]
 
 
 def earlier_champions(rollouts: Sequence[Rollout]) -> list[str | None]:

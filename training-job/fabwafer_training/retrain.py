@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fabwafer.classifier import Classifier
 from fabwafer.modelcard import CARD_NAME, ModelCard, default_model, read_card
-from fabwafer.records import Records
+from fabwafer.records import Records, RolloutChangedError
 from fabwafer_handlers.archive import build
 from fabwafer_training import processes
 from fabwafer_training.dataset import DataError, Dataset, joined
@@ -249,12 +249,16 @@ def put_on_trial(records: Records, version: str) -> bool:
     Returns:
         Whether it was made the candidate.
     """
-    rollouts = records.rollouts()
-    if any(version in (said.champion, said.candidate) for said in rollouts):
-        return False
-    champion = rollouts[0].champion if rollouts else None
-    records.set_rollout(champion, candidate=version, share=TRIAL_SHARE, author=AUTHOR)
-    return True
+    while True:
+        rollouts = records.rollouts()
+        if any(version in (said.champion, said.candidate) for said in rollouts):
+            return False
+        champion, last = (rollouts[0].champion, rollouts[0].number) if rollouts else (None, 0)
+        try:
+            records.set_rollout(champion, candidate=version, share=TRIAL_SHARE, author=AUTHOR, after=last)
+        except RolloutChangedError:  # a person decided on the champion at this moment: theirs stays
+            continue
+        return True
 
 
 def _compare(champion: Path, candidate: Path, gold: Dataset, limits: Limits) -> Verdict:

@@ -115,7 +115,11 @@ def candidate(
             print(f"{version} is on trial already" if version else "no version is on trial")
             return
         records.set_rollout(
-            before.champion, candidate=version, share=share if version else 0.0, author=author or _user()
+            before.champion,
+            candidate=version,
+            share=share if version else 0.0,
+            author=author or _user(),
+            after=before.number,
         )
         _tell(records, before)
 
@@ -141,7 +145,7 @@ def promote(
             return
         on_trial = None if chosen == before.candidate else before.candidate
         share = before.share if on_trial else 0.0
-        records.set_rollout(champion, candidate=on_trial, share=share, author=author or _user())
+        records.set_rollout(champion, candidate=on_trial, share=share, author=author or _user(), after=before.number)
         _tell(records, before)
 
 
@@ -170,7 +174,7 @@ def rollback(*, author: Author = None, store: StoreAddress = None, data: Data = 
             left = dict.fromkeys(said.champion for said in rollouts if said.champion)
             more = f"; to return to one that was left, promote it by name: {', '.join(left)}" if left else ""
             _refuse(f"the shipped model is to serve, and there is none before it{more}")
-        records.set_rollout(earlier, author=author or _user())
+        records.set_rollout(earlier, author=author or _user(), after=before.number)
         _tell(records, before)
         if before.champion:
             print(f"To return: fabwafer model promote {before.champion}")
@@ -201,7 +205,7 @@ def _records(data: Path | None) -> Iterator["Records"]:
 @contextmanager
 def _in_sentences() -> Iterator[None]:
     from fabwafer.modelcard import ModelRefusedError
-    from fabwafer.records import RecordsUnavailableError, SchemaError
+    from fabwafer.records import RecordsUnavailableError, RolloutChangedError, SchemaError
     from fabwafer.system import SystemNotFoundError
     from fabwafer_training.store import StoreError
 
@@ -210,6 +214,7 @@ def _in_sentences() -> Iterator[None]:
     except (
         ModelRefusedError,
         RecordsUnavailableError,
+        RolloutChangedError,
         SchemaError,
         StoreError,
         SystemNotFoundError,
