@@ -106,3 +106,10 @@ def test_what_the_gate_refuses_fails_the_job_at_once_and_stays_out_of_the_store(
     content = namespace.content()
     assert content.sound == content.versions == []
     assert any(file.endswith("/report/gate.json") for file in content.work)
+
+
+def test_maps_that_cannot_be_used_fail_the_job_at_once(namespace: Namespace) -> None:
+    job = namespace.retrain("--reviews", "/store/nothing.npz", *SHORT)
+    assert namespace.ended(job) == ("Failed", "PodFailurePolicy")
+    [pod] = namespace.pods(job)
+    assert "/store/nothing.npz: no such file" in namespace.log(pod.metadata.name)
