@@ -17,12 +17,13 @@ from fabwafer_training.commands.train import app as train_app
 from fabwafer_training.dataset import DataError, Dataset
 from fabwafer_training.gate import Limits
 from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
-from fabwafer_training.network import Shape
+from fabwafer_training.network import Shape, WaferNet
 from fabwafer_training.readers import read
 from fabwafer_training.readers.npz import write_npz
 from fabwafer_training.retrain import Outcome, champion_of, put_on_trial, retrain, split
 from fabwafer_training.store import Store, open_store
 from fabwafer_training.train import CHECKPOINT, Round, Settings
+from fabwafer_training.weights import go_back
 from tests.object_store import Bucket
 from tests.tiny_models import make
 
@@ -298,6 +299,7 @@ def test_a_model_is_trained_on_as_a_whole_at_the_rate_that_is_asked_for(champion
     words = [BASE, "--out", str(tmp_path / "out"), "--from", str(champion), "--all-layers", "--rate", "0.0000011"]
     result = CliRunner().invoke(train_app, [*words, "--rounds", "1", "--maps-per-round", "256", "--version", "on"])
     assert result.exit_code == 0, result.stderr
+    assert read_card(tmp_path / "out").description == "Trained on from wafer first."
     classes = read_card(champion).classes
     before, after = (weights_to_go_on_from(folder, classes)[0] for folder in (champion, tmp_path / "out"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -305,11 +307,24 @@ def test_a_model_is_trained_on_as_a_whole_at_the_rate_that_is_asked_for(champion
     assert max(float((after[name] - before[name]).abs().max()) for name in ("stem.1.weight", "head.bias")) < 1e-5
 
 
+def test_going_half_the_way_back_ends_in_the_middle_norms_included() -> None:
+    torch.manual_seed(0)
+    first, second = WaferNet(3, Shape((8,), 1)), WaferNet(3, Shape((8,), 1))
+    second.stem(torch.rand(4, 3, 64, 64))  # moves the running means of its norm
+    start, end = first.state_dict(), {name: value.clone() for name, value in second.state_dict().items()}
+    go_back(second, start, 0.5)
+    for name, value in second.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (start[name] + end[name]) / 2)
+    assert not torch.equal(second.state_dict()["stem.1.running_mean"], end["stem.1.running_mean"])
+    go_back(second, start, 1.0)
+    torch.testing.assert_close(second.state_dict()["head.weight"], start["head.weight"])
+
+
 def test_layers_thaw_one_after_the_other(champion: Path, tmp_path: Path) -> None:
     from fabwafer_training.aims import label_aims
     from fabwafer_training.augment import draw_many
     from fabwafer_training.job import _one_after_the_other
-    from fabwafer_training.network import WaferNet
     from fabwafer_training.train import train
 
     data = read("synthetic:36:6")

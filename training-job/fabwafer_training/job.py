@@ -21,7 +21,7 @@ from fabwafer_training.package import Kept, package
 from fabwafer_training.rounds import even_weights
 from fabwafer_training.splits import clean, kept_from_training
 from fabwafer_training.train import CHECKPOINT, Layers, Round, Settings, train
-from fabwafer_training.weights import read_weights
+from fabwafer_training.weights import go_back, read_weights
 
 LEAST_MAPS = 5
 """Maps that a class needs to be learned: below that, nothing of it would be left to measure on."""
@@ -101,6 +101,7 @@ def train_model(
     start: dict[str, Tensor] | None = None,
     teachers: Sequence[Path] = (),
     prior_step: float | None = None,
+    back: float = 0.0,
 ) -> ModelCard | None:
     """Trains, calibrates and quantises, and writes the model and its card.
 
@@ -116,6 +117,7 @@ def train_model(
         start: Weights to go on from; those of the last layer are left out when the classes are others.
         teachers: Folders of models that have the same classes, to learn from as well as from the labels.
         prior_step: How far to move the logits towards the class frequencies; by default fitted on the kept maps.
+        back: How far to go back to `start` at the end, 0 to 1.
 
     Returns:
         The card; None in all but the first of several processes.
@@ -148,6 +150,8 @@ def train_model(
     )
     if not processes.is_first():
         return None
+    if start is not None and back:
+        go_back(network, start, back)
     tell("calibrating, exporting and quantising")
     card = package(
         network,
@@ -157,7 +161,10 @@ def train_model(
         kept=Kept(kept_inputs, targets[kept], material.data.groups[kept]),
         folder=folder,
         about=about,
-        training=asdict(settings) | {"kept_seed": material.kept_seed} | ({"teachers": names} if names else {}),
+        training=asdict(settings)
+        | {"kept_seed": material.kept_seed}
+        | ({"teachers": names} if names else {})
+        | ({"back": back} if back else {}),
         prior_step=prior_step,
     )
     (folder / CHECKPOINT).unlink()

@@ -31,6 +31,8 @@ from fabwafer_training.train import CHECKPOINT, Round, Settings
 ALERT_PRECISION = 0.95
 RATE = 6e-4
 """A fifth of the rate from scratch: the champion is to be corrected, not forgotten."""
+BACK = 0.5
+"""How far a retrained network goes back to the champion: docs/model-comparisons.md shows what it is worth."""
 TRIAL_SHARE = 0.1
 """Of the images, how many go to a candidate that the gate lets through."""
 AUTHOR = "fabwafer retrain"
@@ -216,6 +218,7 @@ def go_on(
         teachers=[champion],
         # Fitted anew on few maps, it would move all classes for the sake of those that were reviewed.
         prior_step=card.training.get("prior_step"),
+        back=BACK,
     )
 
 

@@ -22,6 +22,23 @@ def write_weights(path: Path, network: WaferNet) -> None:
     np.savez_compressed(path, **arrays)
 
 
+def go_back(network: WaferNet, start: dict[str, Tensor], share: float) -> None:
+    """Moves a network part of the way back to where its training started.
+
+    Between the two, what both know is kept, and what one of them learned or forgot is halved (Wortsman et al., "Robust
+    fine-tuning of zero-shot models", CVPR 2022).
+
+    Args:
+        network: The trained network; changed in place.
+        start: The weights that it started from.
+        share: How far back: 0 leaves it as it is, 1 brings it to its start.
+    """
+    state = network.state_dict()
+    for name, value in state.items():
+        if value.is_floating_point():
+            value.lerp_(start[name], share)
+
+
 def read_weights(directory: Path, card: ModelCard) -> tuple[dict[str, Tensor], Shape]:
     """Reads a model's weights and the shape of its network.
 

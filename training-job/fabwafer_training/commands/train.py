@@ -57,7 +57,7 @@ def train(
 
     from rich.console import Console
 
-    from fabwafer.modelcard import ModelRefusedError
+    from fabwafer.modelcard import ModelRefusedError, read_card
     from fabwafer_training import processes
     from fabwafer_training.dataset import DataError
     from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
@@ -81,6 +81,8 @@ def train(
         weights, shape = None, Shape(widths_of(widths), blocks)
         if start is not None:
             weights, shape = weights_to_go_on_from(start, material.classes)
+            before = read_card(start)
+            about = {"description": f"Trained on from {before.name} {before.version}."} | about
         settings = Settings(
             shape=shape,
             epochs=rounds or (44 if start is None else 12),
