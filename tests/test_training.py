@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -35,7 +36,7 @@ from fabwafer_training.readers import read
 from fabwafer_training.report import evaluate
 from fabwafer_training.rounds import Draws, even_weights
 from fabwafer_training.splits import clean, grouped_folds, kept_from_training
-from fabwafer_training.train import Round, Settings, train
+from fabwafer_training.train import Round, Settings, precision, train
 from tests import wm811k
 
 TINY = Settings(shape=Shape((8, 16), 1), epochs=3, maps_per_epoch=96, batch=32, seed=3)
@@ -234,6 +235,11 @@ class _KilledError(Exception):
     pass
 
 
+def test_bfloat16_is_for_processors_that_have_it() -> None:
+    plain = torch.backends.cpu.get_cpu_capability() in {"DEFAULT", "AVX2"}
+    assert (precision(gpu=False) == "32-true") or not plain
+
+
 def test_a_run_that_was_killed_goes_on_and_ends_as_if_nothing_had_happened(inputs: Drawn, tmp_path: Path) -> None:
     whole = run(inputs, tmp_path / "whole", TINY)
     rounds: list[int] = []
@@ -335,6 +341,17 @@ def test_training_by_command_leaves_a_complete_model_and_nothing_else(trained: P
     assert sum(card.training_data.counts.values()) + card.metrics["maps"] == 360
     assert card.metrics["macro_f1"] > 0.3, "nine classes by chance would be a ninth"
     assert card.metrics["float32"]["macro_f1"] == pytest.approx(card.metrics["macro_f1"], abs=0.05)
+
+
+@pytest.mark.parametrize("shipped", [False, True])
+def test_weights_leave_a_bit_free_so_that_no_processor_saturates(trained: Path, shipped: bool) -> None:
+    folder = default_model() if shipped else trained
+    model = onnx.load(folder / read_card(folder).files["int8"].name)
+    weights = [
+        onnx.numpy_helper.to_array(one) for one in model.graph.initializer if one.data_type == onnx.TensorProto.INT8
+    ]
+    assert weights
+    assert max(int(np.abs(one.astype(int)).max()) for one in weights) <= 64
 
 
 @pytest.mark.parametrize("more", [["--widths", "8,16", "--blocks", "1"], ["--from", "{}"]])
