@@ -134,7 +134,7 @@ def main() -> None:
     for name, seed in jobs:
         if results.has(network=name, seed=seed):
             continue
-        settings = Settings(epochs=4, maps_per_epoch=asked.maps, seed=seed)
+        settings = Settings(epochs=3, maps_per_epoch=asked.maps, seed=seed)
         torch.manual_seed(seed)
         network = NETWORKS[name]()
         seconds = fit(network, maps, settings, even_weights(maps.targets, settings.evenness))
