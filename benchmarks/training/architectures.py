@@ -166,10 +166,10 @@ def main() -> None:
 def _draw(results: Results) -> Figure:
     figure = Figure(figsize=(6.5, 3.8), layout="constrained")
     axes = figure.subplots()
-    for number, name in enumerate((*NETWORKS, ENSEMBLE)):
+    for number, name in enumerate(name for name in (*NETWORKS, ENSEMBLE) if results.has(network=name)):
         row = next(row for row in results.rows if row["network"] == name)
         axes.scatter(row["int8_ms"], row["macro_f1"], s=20 + 60 * row["int8_mb"], color=f"C{number}", label=name)
-    axes.set_xscale("log")
+    axes.set_xlim(left=0)
     axes.set_xlabel("ms a map, int8, one thread (area: size of the file)")
     axes.set_ylabel("macro-F1 on maps of other lots")
     axes.grid(alpha=0.3)
