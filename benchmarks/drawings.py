@@ -1,30 +1,26 @@
 """Prints how wafer maps drawn in many ways, and pictures that are none, are read.
 
-Run from the repository's root: `.venv/bin/python benchmarks/drawings.py`. Real maps are used where they are found
+Run from the repository's root: `python -m benchmarks.drawings`. Real maps are used where they are found
 (FABWAFER_WM811K names the file wm811k_dev.npz), else synthetic ones. Times are processor time.
 """
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 
-# One thread, as a server's worker has it; must be set before numpy loads.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-
-from fabwafer import synthetic  # noqa: E402
-from fabwafer.classifier import Classifier  # noqa: E402
-from fabwafer.wafermap import decode, encode, scale  # noqa: E402
-from tests import wm811k  # noqa: E402
-from tests.drawing_table import accepted, read_way  # noqa: E402
-from tests.drawings import WAYS, Grid  # noqa: E402
-from tests.non_wafers import KINDS  # noqa: E402
+from fabwafer import synthetic
+from fabwafer.classifier import Classifier
+from fabwafer.modelcard import default_model
+from fabwafer.wafermap import decode, encode, scale
+from tests import wm811k
+from tests.drawing_table import accepted, read_way
+from tests.drawings import WAYS, Grid
+from tests.non_wafers import KINDS
 
 
 def _grids(count: int, seed: int) -> tuple[str, list[Grid]]:
@@ -57,7 +53,7 @@ def main() -> None:
     parser.add_argument("--non-wafers", type=int, default=500, help="pictures of all kinds together")
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--way", default="", help="only ways whose name contains this")
-    parser.add_argument("--model", type=Path, default=ROOT / "model-store" / "wafer")
+    parser.add_argument("--model", type=Path, default=default_model())
     options = parser.parse_args()
     classifier = Classifier(options.model) if (options.model / "card.json").exists() else None
     source, grids = _grids(options.maps, options.seed)
@@ -89,4 +85,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with threadpool_limits(1):  # as a server's worker has it
+        main()

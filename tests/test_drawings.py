@@ -1,6 +1,6 @@
 """Wafer maps are read however they are drawn, and other pictures are told from them.
 
-These are a tenth of what benchmarks/drawings.py counts: 200 maps in each way of drawing, 50 other pictures.
+These are a tenth of what benchmarks.drawings counts: 200 maps in each way of drawing, 50 other pictures.
 """
 
 from pathlib import Path

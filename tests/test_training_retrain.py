@@ -291,20 +291,9 @@ def test_going_on_with_other_classes_keeps_all_but_the_last_layer(champion: Path
     assert result.exit_code == 0, result.stderr
     card = read_card(tmp_path / "out")
     assert card.classes == ["global", "local"]
+    assert card.description == "Trained on from wafer first."
     assert card.training["shape"] == {"widths": [8, 16], "blocks": 1}
     assert {one.label for one in Classifier(tmp_path / "out").classify_grids(own.grids)} <= {"global", "local"}
-
-
-def test_a_model_is_trained_on_as_a_whole_at_the_rate_that_is_asked_for(champion: Path, tmp_path: Path) -> None:
-    words = [BASE, "--out", str(tmp_path / "out"), "--from", str(champion), "--all-layers", "--rate", "0.0000011"]
-    result = CliRunner().invoke(train_app, [*words, "--rounds", "1", "--maps-per-round", "256", "--version", "on"])
-    assert result.exit_code == 0, result.stderr
-    assert read_card(tmp_path / "out").description == "Trained on from wafer first."
-    classes = read_card(champion).classes
-    before, after = (weights_to_go_on_from(folder, classes)[0] for folder in (champion, tmp_path / "out"))
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert {"stem.1.running_mean", "head.bias"} <= changed, "nothing is frozen"
-    assert max(float((after[name] - before[name]).abs().max()) for name in ("stem.1.weight", "head.bias")) < 1e-5
 
 
 def test_going_half_the_way_back_ends_in_the_middle_norms_included() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import select, text, update
+from sqlalchemy import Connection, select, text, update
 
 from fabwafer.records import alerting, query, schema, store
 from fabwafer.records.engine import connect, reading, writing
@@ -232,15 +232,21 @@ class Records:
             raise ValueError(f"expected a share of 0 to 1, got {share}")
         row = {"champion": champion, "candidate": candidate, "share": share, "author": author, "time": _moment(at)}
         with writing(self._engine) as connection:
-            if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
-                connection.execute(text("LOCK TABLE rollouts IN EXCLUSIVE MODE"))
-            last = query.newest_rollout(connection)
-            if after is not None and last is not None and last.number != after:
-                raise RolloutChangedError(
-                    f"{last.author} has just said who is to serve (champion {last.champion or 'the shipped model'}, "
-                    f"candidate {last.candidate or 'none'}): look again, and repeat it if it is still right"
-                )
+            if after is not None:
+                _refuse_if_changed(connection, after)
             connection.execute(rollouts.insert().values(row))
+
+
+def _refuse_if_changed(connection: Connection, after: int) -> None:
+    """Raises RolloutChangedError where another word came in between; until the transaction ends, none can."""
+    if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
+        connection.execute(text("LOCK TABLE rollouts IN EXCLUSIVE MODE"))
+    last = query.newest_rollout(connection)
+    if last is not None and last.number != after:
+        raise RolloutChangedError(
+            f"{last.author} has just said who is to serve (champion {last.champion or 'the shipped model'}, "
+            f"candidate {last.candidate or 'none'}): look again, and repeat it if it is still right"
+        )
 
 
 def _moment(at: int | None) -> int:

@@ -167,16 +167,12 @@ def precision(gpu: bool) -> Literal["bf16-mixed", "32-true"]:
     Args:
         gpu: Whether a GPU trains.
     """
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _processor_has_bfloat16()
+    if gpu:
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # torch says so nowhere else
+        has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        fast = has_onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "bf16-mixed" if fast else "32-true"
-
-
-def _processor_has_bfloat16() -> bool:
-    # The only place where torch says so; a release that no longer does gets float32, which is right everywhere.
-    try:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except (AttributeError, RuntimeError):
-        return False
 
 
 def _checkpoint_of(path: Path, identity: str) -> Path | None:

@@ -22,10 +22,6 @@ def train(
     start: Annotated[
         Path | None, typer.Option("--from", metavar="MODEL", help="Go on from this model's weights, layer by layer.")
     ] = None,
-    all_layers: Annotated[
-        bool,
-        typer.Option("--all-layers", help="With --from: all layers from the first round on, for more training alike."),
-    ] = False,
     teacher: Annotated[
         list[Path] | None,
         typer.Option(metavar="MODEL", help="Learn from this model's word as well as from the labels; may be repeated."),
@@ -37,7 +33,6 @@ def train(
         int | None,
         typer.Option(min=1, help="Maps drawn in a round; 24000; with --from twice the maps, at least 1000."),
     ] = None,
-    rate: Annotated[float, typer.Option(min=1e-6, help="The highest learning rate.")] = 3e-3,
     widths: Annotated[str, typer.Option(help="Channels of the network's stages; not with --from.")] = "32,64,128,256",
     blocks: Annotated[int, typer.Option(min=1, help="Residual blocks in a stage.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Decides everything that is left to chance but the split.")] = 0,
@@ -88,10 +83,9 @@ def train(
             epochs=rounds or (44 if start is None else 12),
             maps_per_epoch=maps_per_round
             or (24_000 if start is None else min(24_000, max(1_000, 2 * len(material.data)))),
-            rate=rate,
             seed=seed,
             threads=threads or processes.threads(),
-            gradual=start is not None and not all_layers,
+            gradual=start is not None,
         )
         result = train_model(
             material, out, settings, about, tell=console.print, report=show, start=weights, teachers=teacher or ()
