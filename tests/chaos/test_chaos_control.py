@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import ledger, naive
-from tests.chaos.leaders import leads_without_mqtt
+from tests.chaos.leaders import in_step, leads_without_mqtt
 from tests.chaos.system import chance, running
 from tests.nats_servers import NatsCluster, NatsServer, nats_cluster, nats_server
 from tests.running import ModelServer, model_server
@@ -15,6 +15,9 @@ from tests.running import ModelServer, model_server
 __all__ = ["chance", "model_server", "nats_cluster", "nats_server"]
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+
+KILLS = 5
+"""At most: whether a kill loses images is a race within the server, and on a busy machine one may lose none."""
 
 
 async def test_a_stream_that_captures_the_mqtt_subject_loses_acknowledged_images_when_it_is_full(
@@ -27,11 +30,12 @@ async def test_a_stream_that_captures_the_mqtt_subject_loses_acknowledged_images
         system.durables = [(naive.STREAM, naive.DURABLE), *system.durables[1:]]
         async with naive.intake(nats_server.url):
             await system.settled()
-        with pytest.raises(ledger.LostError, match="of 1000 images missing") as lost:
+        with pytest.raises(ledger.LostError, match=r"[1-9]\d* of 1000 images missing") as lost:
             ledger.check(system.fleet.published, system.records.wafers())
         print(lost.value)
 
 
+@pytest.mark.timeout(60 + 120 * KILLS)
 async def test_a_stream_that_captures_the_mqtt_subject_loses_acknowledged_images_with_its_leader(
     tmp_path: Path, nats_cluster: NatsCluster, model_server: ModelServer, chance: random.Random
 ) -> None:
@@ -39,15 +43,21 @@ async def test_a_stream_that_captures_the_mqtt_subject_loses_acknowledged_images
         await naive.lay(",".join(nats_cluster.urls), replicas=3)
         system.durables = [(naive.STREAM, naive.DURABLE), *system.durables[1:]]
         async with naive.intake(",".join(nats_cluster.urls)):
-            async with system.under_load(system.fleet.images(800), rate=200):
-                await system.fleet.until(chance.randint(100, 200))
-                # Asked for at the last moment: on a busy machine the lead may move, and who only follows loses nothing.
-                victim = await leads_without_mqtt(nats_cluster, naive.STREAM)
-                victim.kill()
-                await system.fleet.until(700)
-                await asyncio.to_thread(victim.start)
-            assert system.fleet.acknowledged == system.fleet.published, "each had its PUBACK"
-            await system.settled()
-        with pytest.raises(ledger.LostError, match="of 800 images missing") as lost:
+            for _ in range(KILLS):
+                await in_step(system)
+                before = len(system.fleet.acknowledged)
+                async with system.under_load(system.fleet.images(800), rate=200):
+                    await system.fleet.until(before + chance.randint(100, 200))
+                    # Asked for at the last moment: on a busy machine the lead may move, and who only follows loses
+                    # nothing.
+                    victim = await leads_without_mqtt(nats_cluster, naive.STREAM)
+                    victim.kill()
+                    await system.fleet.until(before + 700)
+                    await asyncio.to_thread(victim.start)
+                assert system.fleet.acknowledged == system.fleet.published, "each had its PUBACK"
+                await system.settled()
+                if ledger.progress(system.records)[0] < len(system.fleet.published):
+                    break
+        with pytest.raises(ledger.LostError, match=r"[1-9]\d* of \d+ images missing") as lost:
             ledger.check(system.fleet.published, system.records.wafers())
         print(lost.value)
