@@ -19,7 +19,7 @@ from torch.nn import functional
 from benchmarks.training.maps import Maps, Results, arguments, figures, fit, probabilities, read_maps
 from fabwafer.wafermap import CHANNELS
 from fabwafer_training.augment import as_inputs
-from fabwafer_training.network import PooledNet, Shape, WaferNet, parameters, residual_stages
+from fabwafer_training.network import Block, PooledNet, Shape, WaferNet, parameters, residual_stages
 from fabwafer_training.quantise import export, quantise
 from fabwafer_training.rounds import even_weights
 from fabwafer_training.train import Settings
@@ -28,6 +28,7 @@ CLASSES = 9
 ENSEMBLE_SEEDS = (0, 1, 2, 3, 4)
 ENSEMBLE = "five small residual nets"
 SMALL = "small residual"
+WIDTHS = (32, 64, 128, 256)
 
 
 def _convolution(channels_in: int, channels_out: int, size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -88,9 +89,55 @@ def efficientnet() -> PooledNet:
     return PooledNet(stem, nn.Sequential(*blocks), before, CLASSES)
 
 
+def started_open() -> PooledNet:
+    """The shipped shape, whose blocks do not start as the identity: what that costs in a short run."""
+    network = WaferNet(CLASSES, Shape(WIDTHS))
+    for module in network.modules():
+        if isinstance(module, Block):
+            nn.init.ones_(module.second_norm.weight)
+    return network
+
+
+class _Excited(nn.Module):
+    """A residual block with squeeze and excitation (Hu et al., CVPR 2018), averaged before the 1x1 way around."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            *_convolution(channels_in, channels_out, 3, stride),
+            nn.ReLU(inplace=True),
+            *_convolution(channels_out, channels_out, 3),
+        )
+        self.squeeze = nn.Conv2d(channels_out, channels_out // 4, 1)
+        self.excite = nn.Conv2d(channels_out // 4, channels_out, 1)
+        self.around: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels_out:
+            self.around = nn.Sequential(nn.AvgPool2d(stride), *_convolution(channels_in, channels_out, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps [n, channels_in, h, w] to [n, channels_out, h / stride, w / stride]."""
+        inner = self.inner(maps)
+        weight = self.excite(functional.relu(self.squeeze(inner.mean(dim=(2, 3), keepdim=True)))).sigmoid()
+        return functional.relu(inner * weight + self.around(maps))
+
+
+def excited() -> PooledNet:
+    """The shipped shape with squeeze and excitation in each block."""
+    stem = nn.Sequential(*_convolution(CHANNELS, WIDTHS[0], 5, 2), nn.ReLU(inplace=True))
+    blocks: list[nn.Module] = []
+    before = WIDTHS[0]
+    for width in WIDTHS:
+        for stride in (1 if width == before else 2, 1):
+            blocks.append(_Excited(before, width, stride))
+            before = width
+    return PooledNet(stem, nn.Sequential(*blocks), before, CLASSES)
+
+
 NETWORKS: dict[str, Callable[[], PooledNet]] = {
     SMALL: lambda: WaferNet(CLASSES, Shape()),
-    "small residual, four stages (shipped)": lambda: WaferNet(CLASSES, Shape((32, 64, 128, 256))),
+    "small residual, four stages (shipped)": lambda: WaferNet(CLASSES, Shape(WIDTHS)),
+    "the same, blocks not started as the identity": started_open,
+    "the same, with squeeze and excitation": excited,
     "ResNet-18": resnet18,
     "VGG style": vgg,
     "EfficientNet style": efficientnet,
