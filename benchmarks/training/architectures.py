@@ -211,7 +211,7 @@ def main() -> None:
 
 
 def _draw(results: Results) -> Figure:
-    figure = Figure(figsize=(6.5, 3.8), layout="constrained")
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
     axes = figure.subplots()
     for number, name in enumerate(name for name in (*NETWORKS, ENSEMBLE) if results.has(network=name)):
         row = next(row for row in results.rows if row["network"] == name)
