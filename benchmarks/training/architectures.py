@@ -56,6 +56,21 @@ def vgg() -> PooledNet:
     return PooledNet(nn.Sequential(*layers[:3]), nn.Sequential(*layers[3:-1]), before, CLASSES)
 
 
+class _Excitation(nn.Module):
+    """Squeeze and excitation (Hu et al., CVPR 2018): weighs each channel by what the means of all of them say."""
+
+    def __init__(self, channels: int, inner: int, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, inner, 1), activation(), nn.Conv2d(inner, channels, 1)
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps [n, channels, h, w] to as many of the same shape."""
+        out: Tensor = maps * self.weigh(maps).sigmoid()
+        return out
+
+
 class _Inverted(nn.Module):
     """An inverted bottleneck with squeeze and excitation, the block of EfficientNet (Tan and Le, ICML 2019)."""
 
@@ -64,16 +79,13 @@ class _Inverted(nn.Module):
         inner = channels_in * expansion
         self.widen = nn.Sequential(*_convolution(channels_in, inner, 1), nn.SiLU(inplace=True))
         self.spread = nn.Sequential(*_convolution(inner, inner, 3, stride, groups=inner), nn.SiLU(inplace=True))
-        self.squeeze = nn.Conv2d(inner, channels_in // 4, 1)
-        self.excite = nn.Conv2d(channels_in // 4, inner, 1)
+        self.excite = _Excitation(inner, channels_in // 4, nn.SiLU)
         self.narrow = nn.Sequential(*_convolution(inner, channels_out, 1))
         self.adds = stride == 1 and channels_in == channels_out
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps [n, channels_in, h, w] to [n, channels_out, h / stride, w / stride]."""
-        inner = self.spread(self.widen(maps))
-        weight = self.excite(functional.silu(self.squeeze(inner.mean(dim=(2, 3), keepdim=True)))).sigmoid()
-        out: Tensor = self.narrow(inner * weight)
+        out: Tensor = self.narrow(self.excite(self.spread(self.widen(maps))))
         return out + maps if self.adds else out
 
 
@@ -99,7 +111,7 @@ def started_open() -> PooledNet:
 
 
 class _Excited(nn.Module):
-    """A residual block with squeeze and excitation (Hu et al., CVPR 2018), averaged before the 1x1 way around."""
+    """A residual block with squeeze and excitation; the way around averages before its 1x1 convolution."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -107,18 +119,15 @@ class _Excited(nn.Module):
             *_convolution(channels_in, channels_out, 3, stride),
             nn.ReLU(inplace=True),
             *_convolution(channels_out, channels_out, 3),
+            _Excitation(channels_out, channels_out // 4, nn.ReLU),
         )
-        self.squeeze = nn.Conv2d(channels_out, channels_out // 4, 1)
-        self.excite = nn.Conv2d(channels_out // 4, channels_out, 1)
         self.around: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
             self.around = nn.Sequential(nn.AvgPool2d(stride), *_convolution(channels_in, channels_out, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps [n, channels_in, h, w] to [n, channels_out, h / stride, w / stride]."""
-        inner = self.inner(maps)
-        weight = self.excite(functional.relu(self.squeeze(inner.mean(dim=(2, 3), keepdim=True)))).sigmoid()
-        return functional.relu(inner * weight + self.around(maps))
+        return functional.relu(self.inner(maps) + self.around(maps))
 
 
 def excited() -> PooledNet:

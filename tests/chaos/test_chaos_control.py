@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos import ledger, naive
 from tests.chaos.leaders import in_step, leads_without_mqtt
-from tests.chaos.system import chance, running
+from tests.chaos.system import System, chance, running
 from tests.nats_servers import NatsCluster, NatsServer, nats_cluster, nats_server
 from tests.running import ModelServer, model_server
 
@@ -44,16 +44,7 @@ async def test_a_stream_that_captures_the_mqtt_subject_loses_acknowledged_images
         system.durables = [(naive.STREAM, naive.DURABLE), *system.durables[1:]]
         async with naive.intake(",".join(nats_cluster.urls)):
             for _ in range(KILLS):
-                await in_step(system)
-                before = len(system.fleet.acknowledged)
-                async with system.under_load(system.fleet.images(800), rate=200):
-                    await system.fleet.until(before + chance.randint(100, 200))
-                    # Asked for at the last moment: on a busy machine the lead may move, and who only follows loses
-                    # nothing.
-                    victim = await leads_without_mqtt(nats_cluster, naive.STREAM)
-                    victim.kill()
-                    await system.fleet.until(before + 700)
-                    await asyncio.to_thread(victim.start)
+                await _lose_a_leader(system, nats_cluster, chance)
                 assert system.fleet.acknowledged == system.fleet.published, "each had its PUBACK"
                 await system.settled()
                 if ledger.progress(system.records)[0] < len(system.fleet.published):
@@ -61,3 +52,16 @@ async def test_a_stream_that_captures_the_mqtt_subject_loses_acknowledged_images
         with pytest.raises(ledger.LostError, match=r"[1-9]\d* of \d+ images missing") as lost:
             ledger.check(system.fleet.published, system.records.wafers())
         print(lost.value)
+
+
+async def _lose_a_leader(system: System, cluster: NatsCluster, chance: random.Random) -> None:
+    """Publishes 800 images; the server that leads the stream is away while 500 to 600 of them come."""
+    await in_step(system)
+    before = len(system.fleet.acknowledged)
+    async with system.under_load(system.fleet.images(800), rate=200):
+        await system.fleet.until(before + chance.randint(100, 200))
+        # Asked for at the last moment: on a busy machine the lead may move, and who only follows loses nothing.
+        victim = await leads_without_mqtt(cluster, naive.STREAM)
+        victim.kill()
+        await system.fleet.until(before + 700)
+        await asyncio.to_thread(victim.start)
