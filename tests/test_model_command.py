@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fabwafer.modelcard import default_model, read_card
+from fabwafer.modelstore import Store, open_store
 from fabwafer.records import Records, Rollout
 from fabwafer.records.query import earlier_champions
 from fabwafer_training.commands.model import app
-from fabwafer_training.store import Store, open_store
 from tests.object_store import Bucket
 from tests.tiny_models import make
 
@@ -126,7 +126,7 @@ def test_a_candidate_is_tried_beside_the_champion_and_then_promoted(store: Store
     ok("promote", "v1")
     said = ok("candidate", "v2", "--share", "0.25")
     assert "On trial is v2, with 25% of the images." in said
-    assert "no part brings the model servers to it yet" in said
+    assert "takes the champion up within seconds" in said
     assert wanted(own_records) == ("v1", "v2", 0.25)
     assert "The champion is v2, before it v1." in ok("promote")
     assert wanted(own_records) == ("v2", None, 0.0)

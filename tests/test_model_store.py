@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fabwafer.modelcard import CARD_NAME, read_card
-from fabwafer_training.store import BucketStore, FolderStore, Store, StoreError, open_store, store_address
+from fabwafer.modelstore import BucketStore, FolderStore, Store, StoreError, open_store, store_address
 from tests.object_store import Bucket
 from tests.tiny_models import make
 
@@ -142,7 +142,7 @@ def test_a_version_stays_inside_the_store(case: Case, tmp_path: Path, version: s
 PUBLISH_AND_DIE = """
 import os, pathlib, sys
 from s3fs import S3FileSystem
-from fabwafer_training.store import open_store
+from fabwafer.modelstore import open_store
 
 put, left = S3FileSystem.put_file, int(sys.argv[3])
 

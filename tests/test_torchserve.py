@@ -159,7 +159,7 @@ def test_a_model_that_is_not_the_cards_is_refused_with_the_reason_in_the_log(tmp
     import zipfile
 
     server = TorchServe(tmp_path / "torchserve", tiny_models.make(tmp_path / "model"))
-    (archive,) = (tmp_path / "torchserve").rglob("wafer.mar")
+    (archive,) = (tmp_path / "torchserve").rglob("*.mar")
     with zipfile.ZipFile(archive) as good:
         content = {name: good.read(name) for name in good.namelist()}
     content["tiny.onnx"] += b"\0"
@@ -211,6 +211,7 @@ def test_only_what_a_machine_needs_differs_from_the_clusters_configuration(tiny_
         "grpc_inference_port",
         "grpc_management_port",
         "model_store",
+        "load_models",
         "default_workers_per_model",
     }
     assert ours["management_address"].startswith("http://127.0.0.1:")

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from fabwafer.classifier import Classifier
 from fabwafer.modelcard import ModelRefusedError, default_model, read_card, verify
+from fabwafer.modelstore import Store, open_store
 from fabwafer.records import Records, Rollout
 from fabwafer_training.commands.retrain import app
 from fabwafer_training.commands.train import app as train_app
@@ -21,7 +22,6 @@ from fabwafer_training.network import Shape, WaferNet
 from fabwafer_training.readers import read
 from fabwafer_training.readers.npz import write_npz
 from fabwafer_training.retrain import Outcome, champion_of, put_on_trial, retrain, split
-from fabwafer_training.store import Store, open_store
 from fabwafer_training.train import CHECKPOINT, Round, Settings
 from fabwafer_training.weights import go_back
 from tests.object_store import Bucket

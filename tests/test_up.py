@@ -13,10 +13,13 @@ from typing import Any, Self
 import psutil
 import pytest
 
+from fabwafer.modelcard import default_model, read_card
+from fabwafer.modelstore import FolderStore
 from fabwafer.synthetic import sample
 from fabwafer.system import SYSTEM_FILE, System, read_system
 from fabwafer.wafermap import encode
 from fabwafer_local.supervisor import PARTS_FILE
+from tests import tiny_models
 from tests.devices import Device
 from tests.running import wait_until
 
@@ -166,6 +169,28 @@ def test_send_needs_no_credentials_for_the_systems_own_camera(up: Up, images: li
     assert (sent.returncode, sent.stderr) == (0, "")
     assert sent.stdout.startswith(f"{images[0]}: ")
     assert "%" in sent.stdout
+
+
+def test_a_promoted_version_answers_and_after_a_rollback_the_shipped_one_does(
+    up: Up, images: list[Path], tmp_path: Path
+) -> None:
+    data = ("--data", str(up.data))
+    store = FolderStore(up.data / "model-store")
+    tiny_models.make(store.work_folder("tiny-2"), "tiny-2")
+    store.publish("tiny-2")
+    shipped = read_card(default_model()).version
+    before = {one["imgid"] for one in records(up, "--fab", "demo")}
+    for image, words, version in zip(
+        images[2:], (("promote", "tiny-2"), ("rollback",)), ("tiny-2", shipped), strict=True
+    ):
+        told = fabwafer("model", *words, *data, cwd=tmp_path)
+        assert told.returncode == 0, told.stderr
+        up.wait_for(f"model {version} serves from now on")
+        sent = fabwafer("send", str(image), *data, cwd=tmp_path)
+        assert sent.returncode == 0, sent.stderr
+        (new,) = [one for one in records(up, "--fab", "demo") if one["imgid"] not in before]
+        assert [one["model"] for one in new["predictions"]] == [version]
+        before.add(new["imgid"])
 
 
 def test_send_refuses_what_is_no_image_by_name(up: Up, tmp_path: Path) -> None:

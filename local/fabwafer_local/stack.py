@@ -12,11 +12,13 @@ from typing import Final
 
 import aiohttp
 
-from fabwafer.modelcard import ModelRefusedError, default_model
-from fabwafer.records import migrate
+from fabwafer.modelcard import ModelRefusedError
+from fabwafer.modelstore import Store
+from fabwafer.records import Records, migrate
 from fabwafer.system import SYSTEM_FILE, System, sqlite_url, write_system
 from fabwafer_local import nats, torchserve
 from fabwafer_local.ports import Ports, free_ports
+from fabwafer_local.rollout import Management, Rollout
 from fabwafer_local.samples import SampleCamera
 from fabwafer_local.supervisor import Part, PartFailedError, ServerSpec, Supervisor, fabwafer_command
 
@@ -56,18 +58,22 @@ class Stack:
 
     Args:
         directory: Holds streams, records, logs and credentials.
+        store: Holds the versions of the model.
         ports: Where it listens.
         say: Tells the user what happens, a line at a time.
     """
 
-    def __init__(self, directory: Path, ports: Ports, say: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, store: Store, ports: Ports, say: Callable[[str], None]) -> None:
         self._directory = directory
         self._logs = directory / "logs"
         self._ports = ports
         self._say = say
         self._supervisor = Supervisor(directory, say)
         self._camera = SampleCamera(directory, self._supervisor, say)
-        (self._door_port,) = free_ports(1)
+        self._door_port, management = free_ports(2)
+        self._records = Records(sqlite_url(directory))
+        self._management = Management(f"http://127.0.0.1:{management}")
+        self._rollout = Rollout(directory / "torchserve", self._records, store, self._management, say)
         password, self._door_password = secrets.token_hex(16), secrets.token_hex(16)
         self.system = System(
             nats_url=f"nats://{BRIDGE_USER}:{password}@127.0.0.1:{ports.nats}",
@@ -92,13 +98,8 @@ class Stack:
             self._say(f"ended {ended} processes that a system that was killed had left")
         self._remove_temporary()
         await asyncio.to_thread(migrate, self.system.database_url)
-        server_port, management, metrics, grpc_inference, grpc_management = (self._ports.inference, *free_ports(4))
-        spec = asyncio.to_thread(
-            torchserve.prepare,
-            self._directory / "torchserve",
-            default_model(),
-            torchserve.TorchServePorts(server_port, management, metrics, grpc_inference, grpc_management),
-        )
+        server_ports = torchserve.TorchServePorts(self._ports.inference, self._management.port, *free_ports(3))
+        spec = asyncio.to_thread(self._rollout.prepare, server_ports)
         # The model server takes longest, so it starts first; the bridge waits for each part that it needs.
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
             try:
@@ -180,12 +181,17 @@ class Stack:
         await self._camera.send(images, rate)
 
     async def watch(self) -> None:
-        """Returns only by raising.
+        """Lets the model server follow what the records say of who is to serve. Returns only by raising.
 
         Raises:
             PartFailedError: A part died too often.
         """
-        await self._supervisor.watch()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._supervisor.watch())
+                group.create_task(self._rollout.run())
+        except* PartFailedError as failed:
+            raise failed.exceptions[0] from None
 
     async def stop(self) -> None:
         """Lets the bridge finish what is under way, then ends everything."""
@@ -193,6 +199,7 @@ class Stack:
         await self._supervisor.stop(["bridge"], STOP_BRIDGE_SECONDS)
         await self._supervisor.stop(["door", "model server"], STOP_SERVERS_SECONDS)
         await self._supervisor.stop(["NATS server"], STOP_BUS_SECONDS)
+        self._records.close()
         self._remove_temporary()
 
     def _remove_temporary(self) -> None:

@@ -15,6 +15,7 @@ from fabwafer_local.supervisor import ServerSpec
 
 MODEL_NAME: Final = "wafer"
 PID_FILE: Final = ".model_server.pid"
+CONFIG_FILE: Final = "config.properties"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def _store() -> Path:
 def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int = 1) -> ServerSpec:
     """Writes what TorchServe needs into `directory`, and says how to start it.
 
-    The archive is built anew only for a model with another digest. The sockets and the pid file lie in a short
+    The sockets and the pid file lie in a short
     private folder under the system's temporary directory, since a socket's path ends at 107 bytes and `directory` may
     be long; the caller removes it when the server has stopped. Everything that the server starts has this folder as
     TMPDIR in its environment, by which a worker can be found whose server was killed while the worker was starting
@@ -55,21 +56,20 @@ def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int =
         RuntimeError: The archive could not be built.
     """
     directory = directory.absolute()
-    store = directory / "archives" / read_card(model).digest[:16]
-    if not (store / f"{MODEL_NAME}.mar").exists():
-        _archive(model, store)
+    made = archive(directory, model)
     temporary = Path(tempfile.mkdtemp(prefix="fabwafer-"))
-    config = directory / "config.properties"
+    config = directory / CONFIG_FILE
     config.write_text(
         configuration(
-            (_store() / "config.properties").read_text(),
+            (_store() / CONFIG_FILE).read_text(),
             {
                 "inference_address": f"http://127.0.0.1:{ports.inference}",
                 "management_address": f"http://127.0.0.1:{ports.management}",
                 "metrics_address": f"http://127.0.0.1:{ports.metrics}",
                 "grpc_inference_port": str(ports.grpc_inference),
                 "grpc_management_port": str(ports.grpc_management),
-                "model_store": str(store),
+                "model_store": str(made.parent),
+                "load_models": f"{MODEL_NAME}={made.name}",
                 "default_workers_per_model": str(workers),
             },
         )
@@ -106,12 +106,42 @@ def configuration(properties: str, changes: dict[str, str]) -> str:
     return properties
 
 
-def _archive(model: Path, store: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fabwafer.cli", "archive", "--model", str(model.absolute()), "--out", str(store)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"could not build TorchServe's archive from {model}: {done.stderr.strip()}")
+def archive(directory: Path, model: Path) -> Path:
+    """Returns the archive of a model among those in `directory`; it is built anew only for a model with another digest.
+
+    Args:
+        directory: What `prepare` was given.
+        model: The model's folder, with its card.
+
+    Raises:
+        ModelRefusedError: The model's folder holds none.
+        RuntimeError: The archive could not be built.
+    """
+    archives = directory.absolute() / "archives"
+    path = archives / f"{read_card(model).digest[:16]}.mar"
+    if not path.exists():
+        archives.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=archives) as draft:
+            done = subprocess.run(
+                [sys.executable, "-m", "fabwafer.cli", "archive", "--model", str(model.absolute()), "--out", draft],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode != 0:
+                raise RuntimeError(f"could not build TorchServe's archive from {model}: {done.stderr.strip()}")
+            (Path(draft) / f"{MODEL_NAME}.mar").replace(path)
+    return path
+
+
+def load_at_start(directory: Path, made: Path) -> None:
+    """Lets the server that `prepare` described load another archive when it is started the next time.
+
+    Args:
+        directory: What `prepare` was given.
+        made: What `archive` returned.
+    """
+    config = directory / CONFIG_FILE
+    changed = config.with_suffix(".new")
+    changed.write_text(configuration(config.read_text(), {"load_models": f"{MODEL_NAME}={made.name}"}))
+    changed.replace(config)

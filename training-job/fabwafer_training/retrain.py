@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fabwafer.classifier import Classifier
 from fabwafer.modelcard import CARD_NAME, ModelCard, default_model, read_card
+from fabwafer.modelstore import Store
 from fabwafer.records import Records, RolloutChangedError
 from fabwafer_handlers.archive import build
 from fabwafer_training import processes
@@ -25,7 +26,6 @@ from fabwafer_training.gate import Limits, Verdict, judge
 from fabwafer_training.job import Material, train_model, weights_to_go_on_from
 from fabwafer_training.report import evaluate, predict, write_report
 from fabwafer_training.splits import clean, grouped_folds, kept_for_ever, kept_from_training
-from fabwafer_training.store import Store
 from fabwafer_training.train import CHECKPOINT, Round, Settings
 
 ALERT_PRECISION = 0.95

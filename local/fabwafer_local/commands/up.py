@@ -12,6 +12,7 @@ import typer
 from fabwafer.system import data_directory
 
 if TYPE_CHECKING:
+    from fabwafer.modelstore import Store
     from fabwafer_local.ports import Ports
     from fabwafer_local.stack import Stack
     from fabwafer_local.view import View
@@ -35,6 +36,7 @@ def up(
 
     Everything listens on 127.0.0.1 only. Ctrl-C stops it.
     """
+    from fabwafer.modelstore import StoreError, open_store, store_address
     from fabwafer.records import RecordsUnavailableError, SchemaError
     from fabwafer_local.ports import Ports, chosen_ports
     from fabwafer_local.stack import StackError, locked
@@ -46,12 +48,12 @@ def up(
             ports = Ports(
                 *chosen_ports({"--mqtt": mqtt, "--nats": nats, "--inference": inference, "--metrics": metrics})
             )
-            asyncio.run(_run(directory, ports, samples))
-    except (StackError, PartFailedError, SchemaError, RecordsUnavailableError, OSError) as error:
+            asyncio.run(_run(directory, open_store(store_address(None, data)), ports, samples))
+    except (StackError, StoreError, PartFailedError, SchemaError, RecordsUnavailableError, OSError) as error:
         raise SystemExit(f"fabwafer up: {error}") from None
 
 
-async def _run(directory: Path, ports: "Ports", samples: int) -> None:
+async def _run(directory: Path, store: "Store", ports: "Ports", samples: int) -> None:
     """Runs the system until it is told to stop by a signal, or until a part fails for good."""
     from rich.console import Console
 
@@ -65,7 +67,7 @@ async def _run(directory: Path, ports: "Ports", samples: int) -> None:
     if reconfigure is not None:  # a terminal that cannot show a letter must not end the system
         reconfigure(errors="backslashreplace")
     view = View(Console())
-    stack = Stack(directory, ports, view.say)
+    stack = Stack(directory, store, ports, view.say)
     work = asyncio.create_task(_work(stack, view, directory, samples))
     stop = asyncio.create_task(stopping.wait())
     try:

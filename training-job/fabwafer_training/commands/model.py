@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fabwafer.modelcard import ModelCard
+    from fabwafer.modelstore import Store
     from fabwafer.records import Records, Rollout
-    from fabwafer_training.store import Store
 
 app = typer.Typer(
     no_args_is_help=True,
     help="The versions in the model store, and which of them is to serve. "
-    "These commands write what is asked for; bringing the model servers to it is not part of this release.",
+    "A local system takes it up within seconds; in a cluster no part does yet.",
 )
 
 Data = Annotated[Path | None, typer.Option(help="The system's data directory.")]
@@ -31,7 +31,10 @@ StoreAddress = Annotated[
 ]
 Author = Annotated[str | None, typer.Option(help="Who says so; else the name of the user.")]
 
-_NOTE: Final = "This is what is asked for: no part brings the model servers to it yet, they go on with what they serve."
+_NOTE: Final = (
+    "A local system that runs takes the champion up within seconds. Model servers in a cluster go on with what they "
+    "serve, and no images go to a candidate: the parts for that are still to come."
+)
 
 
 @app.command("list")
@@ -157,8 +160,8 @@ def rollback(*, author: Author = None, store: StoreAddress = None, data: Data = 
     or left by promoting an earlier one. Such a version comes back by its name: `fabwafer model promote VERSION`. A
     version that is no longer in the store, or is damaged, is passed over, and named.
     """
+    from fabwafer.modelstore import DamagedError
     from fabwafer.records.query import earlier_champions
-    from fabwafer_training.store import DamagedError
 
     with _in_sentences(), _records(data) as records:
         before, opened = _now(records), _store(store, data)
@@ -181,7 +184,7 @@ def rollback(*, author: Author = None, store: StoreAddress = None, data: Data = 
 
 
 def _store(store: str | None, data: Path | None) -> "Store":
-    from fabwafer_training.store import open_store, store_address
+    from fabwafer.modelstore import open_store, store_address
 
     return open_store(store_address(store, data))
 
@@ -205,9 +208,9 @@ def _records(data: Path | None) -> Iterator["Records"]:
 @contextmanager
 def _in_sentences() -> Iterator[None]:
     from fabwafer.modelcard import ModelRefusedError
+    from fabwafer.modelstore import StoreError
     from fabwafer.records import RecordsUnavailableError, RolloutChangedError, SchemaError
     from fabwafer.system import SystemNotFoundError
-    from fabwafer_training.store import StoreError
 
     try:
         yield
@@ -238,7 +241,7 @@ def _now(records: "Records") -> "Rollout":
 
 def _checked(store: "Store", version: str) -> str | None:
     """Returns a version as the records name a champion, None for the shipped one, if it can serve."""
-    from fabwafer_training.store import DamagedError, StoreError
+    from fabwafer.modelstore import DamagedError, StoreError
 
     if version == _shipped().version:
         return None

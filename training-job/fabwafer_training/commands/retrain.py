@@ -81,6 +81,7 @@ def retrain(
     from rich.console import Console
 
     from fabwafer.modelcard import ModelRefusedError, default_model
+    from fabwafer.modelstore import StoreError, open_store, store_address
     from fabwafer.records import RecordsUnavailableError, SchemaError
     from fabwafer.system import SystemNotFoundError
     from fabwafer_training import processes
@@ -89,7 +90,6 @@ def retrain(
     from fabwafer_training.readers import read
     from fabwafer_training.retrain import champion_of, put_on_trial
     from fabwafer_training.retrain import retrain as run
-    from fabwafer_training.store import StoreError, open_store, store_address
 
     console = Console(stderr=True, soft_wrap=True, quiet=not processes.is_first())
 
@@ -159,8 +159,8 @@ def _records_url(store: str | None, data: Path | None) -> str | None:
     """
     import os
 
+    from fabwafer.modelstore import STORE_VARIABLE
     from fabwafer.system import SystemNotFoundError, address
-    from fabwafer_training.store import STORE_VARIABLE
 
     named_store = store or os.environ.get(STORE_VARIABLE)
     if data is None and named_store and not os.environ.get("FABWAFER_DATABASE_URL"):

@@ -1,0 +1,207 @@
+"""Who serves, made true: a real TorchServe follows what the records say, and no image waits meanwhile."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from fabwafer.modelcard import describe_file, read_card, write_card
+from fabwafer.modelstore import FolderStore, StoreError
+from fabwafer.records import Records, migrate
+from fabwafer_local.rollout import Management, NotLoadedError, Rollout
+from fabwafer_local.torchserve import TorchServePorts
+from tests import tiny_models
+from tests.model_servers import TorchServe, b64, image, post, tiny_model, v2
+from tests.running import wait_until
+
+__all__ = ["tiny_model"]
+
+
+class Served:
+    """A model server, the records, a store, and what brings them together."""
+
+    def __init__(self, directory: Path, model: Path) -> None:
+        self.directory = directory / "torchserve"
+        self.store = FolderStore(directory / "store")
+        url = f"sqlite:///{directory / 'records.db'}"
+        migrate(url)
+        self.records = Records(url)
+        self.server = TorchServe(self.directory, model)
+        self.said: list[str] = []
+        self.rollout = Rollout(
+            self.directory, self.records, self.store, Management(self.server.management), self.said.append
+        )
+
+    def __enter__(self) -> Self:
+        self.server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.stop()
+        self.records.close()
+
+    def publish(self, version: str, seed: int = 1) -> None:
+        tiny_models.make(self.store.work_folder(version), version, seed)
+        self.store.publish(version)
+
+    def promote(self, version: str | None) -> None:
+        self.records.set_rollout(version, author="kim")
+
+    def step(self) -> None:
+        asyncio.run(self.rollout.step())
+
+    def answering(self) -> Any:
+        status, answer = post(f"{self.server.url}/v2/models/wafer/infer", v2(b64(image())))
+        assert status == 200, answer
+        return answer["model_version"]
+
+    def loaded(self) -> list[str]:
+        return asyncio.run(Management(self.server.management).versions())[1]
+
+
+@pytest.fixture(scope="module")
+def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server for all tests; each ends with the shipped model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FABWAFER_MODEL", str(tiny_model))
+        with Served(tmp_path_factory.mktemp("rollout"), tiny_model) as served:
+            yield served
+
+
+@pytest.fixture(autouse=True)
+def back_to_shipped(served: Served) -> Iterator[None]:
+    """Whatever a test leaves, the next one begins with the shipped model, which nothing is said about."""
+    yield
+    served.promote(None)
+    served.step()
+    served.step()
+    assert (served.answering(), served.loaded()) == ("tiny-1", ["tiny-1"])
+    served.said.clear()
+
+
+def test_while_nothing_was_said_the_shipped_model_serves_on(served: Served) -> None:
+    served.step()
+    assert served.answering() == "tiny-1"
+    assert served.said == []
+
+
+def test_a_promoted_version_takes_over_and_no_request_meanwhile_fails(served: Served) -> None:
+    served.publish("v2")
+    answers: list[str] = []
+    enough = threading.Event()
+
+    def ask() -> None:
+        while not enough.is_set():
+            answers.append(served.answering())
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    served.promote("v2")
+    served.step()
+    served.step()
+    assert served.loaded() == ["v2"]
+    last = len(answers)
+    # The asking ends with the first request that fails.
+    wait_until(lambda: len(answers) >= last + 2 or not asking.is_alive(), "answers of the new version")
+    enough.set()
+    asking.join(60)
+    assert answers[0] == "tiny-1"
+    assert answers[-1] == "v2"
+    assert answers == sorted(answers)  # never back
+    assert served.said == ["model v2 serves from now on, before it tiny-1"]
+
+
+def test_a_server_that_starts_again_starts_with_the_champion(served: Served) -> None:
+    served.publish("v3", seed=3)
+    served.promote("v3")
+    served.step()
+    served.server.stop()
+    served.server.start()
+    assert served.answering() == "v3"
+
+
+def test_a_new_system_starts_with_the_champion_or_else_with_the_shipped_model(served: Served) -> None:
+    served.publish("v4", seed=4)
+    for champion, archives in (("v4", 1), ("gone", 2)):
+        served.promote(champion)
+        fresh = Rollout(
+            served.directory.parent / "fresh",
+            served.records,
+            served.store,
+            Management("http://127.0.0.1:1"),
+            served.said.append,
+        )
+        spec = fresh.prepare(TorchServePorts(1, 2, 3, 4, 5))
+        spec.temporary.rmdir()
+        assert len(list((served.directory.parent / "fresh").rglob("*.mar"))) == archives
+    assert served.said == [f"starting with the shipped model: there is no version gone in {served.store}"]
+
+
+def test_a_version_that_is_not_there_changes_nothing_until_it_is(served: Served) -> None:
+    served.promote("v5")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="there is no version v5"):
+            served.step()
+        assert served.answering() == "tiny-1"
+    served.publish("v5", seed=5)
+    served.step()
+    assert served.answering() == "v5"
+
+
+def test_a_version_that_cannot_be_loaded_is_tried_once_and_changes_nothing(served: Served) -> None:
+    work = served.store.work_folder("broken")
+    tiny_models.make(work, "broken")
+    (work / "tiny.onnx").write_bytes(b"no network, though the card names just these bytes")
+    files = dict.fromkeys(("int8", "float32"), describe_file(work / "tiny.onnx"))
+    write_card(work, read_card(work).model_copy(update={"files": files}))
+    served.store.publish("broken")
+    served.promote("broken")
+    with pytest.raises(NotLoadedError, match="Failed to start workers"):
+        served.step()
+    served.step()  # not again
+    assert (served.answering(), served.loaded()) == ("tiny-1", ["tiny-1"])
+    served.publish("v6", seed=6)
+    served.promote("v6")
+    served.step()
+    assert served.answering() == "v6"
+
+
+def test_what_goes_wrong_is_said_once_and_looked_at_again(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fabwafer_local.rollout.LOOK_SECONDS", 0.01)
+    served.promote("v7")
+
+    async def watched() -> list[str]:
+        said: asyncio.Queue[str] = asyncio.Queue()
+        management = Management(served.server.management)
+        rollout = Rollout(served.directory, served.records, served.store, management, said.put_nowait)
+        running = asyncio.create_task(rollout.run())
+        first = await said.get()
+        await asyncio.sleep(0.3)
+        served.publish("v7", seed=7)
+        second = await said.get()
+        running.cancel()
+        return [first, second]
+
+    assert asyncio.run(asyncio.wait_for(watched(), 60)) == [
+        f"the model stays as it is: there is no version v7 in {served.store}",
+        "model v7 serves from now on, before it tiny-1",
+    ]
+
+
+def test_a_server_that_does_not_answer_is_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fabwafer_local.rollout.LOOK_SECONDS", 0.01)
+    nobody = Rollout(
+        served.directory, served.records, served.store, Management("http://127.0.0.1:1"), served.said.append
+    )
+
+    async def watched() -> None:
+        running = asyncio.create_task(nobody.run())
+        await asyncio.sleep(0.3)
+        assert not running.done()
+        running.cancel()
+
+    asyncio.run(watched())
+    assert served.said == []
