@@ -1,5 +1,7 @@
 """The gate lets a candidate through only when it is no worse than the champion, and names what is worse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -43,7 +45,7 @@ def test_a_class_that_was_forgotten_is_refused_by_name_and_figures() -> None:
     assert found.decided
     assert not found.passed
     assert "Scratch: recall fell from 1.000 to 0.800, allowed is 0.030" in found.reasons
-    assert "Scratch: recall 0.800 is below 0.850" in found.reasons
+    assert "Scratch: recall 0.800 is below 0.850 and below the champion's, 1.000" in found.reasons
     assert any(reason.startswith("macro-F1 0.9") for reason in found.reasons)
 
 
@@ -52,10 +54,22 @@ def test_defects_called_none_are_refused() -> None:
     assert found.reasons == ["3.00% of defects are called none, allowed is 2.00%"]
 
 
+@pytest.mark.parametrize(("recall", "passes"), [(0.80, True), (0.84, True), (0.795, False)])
+def test_a_class_that_the_champion_has_below_the_floor_may_rise_and_stay_but_not_fall(
+    recall: float, passes: bool
+) -> None:
+    found = verdict(
+        answers({"Scratch": 0.80}, "Center"), answers({"Scratch": recall}, "Center"), Limits(macro_f1_fall=0.01)
+    )
+    assert found.reasons == ([] if passes else ["Scratch: recall 0.795 is below 0.850 and below the champion's, 0.800"])
+
+
 def test_limits_are_settings() -> None:
-    champion = answers({"Scratch": 0.97, "Center": 0.97})
-    assert verdict(champion, champion, Limits(missed_as_none=0.05)).passed
-    assert not verdict(champion, champion, Limits(missed_as_none=0.05, recall_floor=0.98)).passed
+    champion, candidate = (answers({"Scratch": recall, "Center": 0.97}) for recall in (0.97, 0.965))
+    lenient = Limits(missed_as_none=0.05, macro_f1_fall=0.01)
+    assert verdict(champion, candidate, lenient).passed
+    assert not verdict(champion, candidate, replace(lenient, recall_floor=0.98)).passed
+    assert not verdict(champion, candidate, replace(lenient, recall_fall=0.001)).passed
 
 
 def test_a_small_gold_set_leaves_it_to_a_person() -> None:

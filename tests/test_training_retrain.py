@@ -170,11 +170,11 @@ def test_what_the_gate_refuses_is_not_published_and_ends_with_3(
     champion: Path, tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = use_records(tmp_path, migrated_sqlite, monkeypatch)
-    result = CliRunner().invoke(app, [*words(champion, str(tmp_path / "store")), "--recall-floor", "1.0"])
+    result = CliRunner().invoke(app, [*words(champion, str(tmp_path / "store")), "--macro-f1-fall", "-1"])
     assert result.exit_code == 3, result.stderr
     said = json.loads(result.stdout)
     assert not said["published"]
-    assert any("is below 1.000" in reason for reason in said["verdict"]["reasons"])
+    assert any("allowed is +1.0000" in reason for reason in said["verdict"]["reasons"])
     assert "the gate refuses" in result.stderr
     assert open_store(str(tmp_path / "store")).names() == []
     assert (Path(said["place"]) / "report" / "confusion.png").exists()

@@ -19,7 +19,8 @@ class Limits:
         maps_per_class: Gold maps that a class needs before the gate decides anything.
         macro_f1_fall: The lower bound of the difference in macro-F1 may be this far below zero.
         recall_fall: How far any class's recall may fall below the champion's.
-        recall_floor: Any class's lowest recall.
+        recall_floor: Below this no class's recall may fall. One that the champion has below it may not fall at all: a
+            champion that is weak on a class must not forbid every better one.
         missed_as_none: The largest share of defects called none.
     """
 
@@ -90,8 +91,10 @@ def judge(
         was, now = before["per_class"][name]["recall"], after["per_class"][name]["recall"]
         if was - now > limits.recall_fall:
             reasons.append(f"{name}: recall fell from {was:.3f} to {now:.3f}, allowed is {limits.recall_fall:.3f}")
-        if now < limits.recall_floor:
-            reasons.append(f"{name}: recall {now:.3f} is below {limits.recall_floor:.3f}")
+        if now < min(limits.recall_floor, was):
+            reasons.append(
+                f"{name}: recall {now:.3f} is below {limits.recall_floor:.3f} and below the champion's, {was:.3f}"
+            )
     if after.get("missed_as_none", 0.0) > limits.missed_as_none:
         missed = after["missed_as_none"]
         reasons.append(f"{missed:.2%} of defects are called none, allowed is {limits.missed_as_none:.2%}")

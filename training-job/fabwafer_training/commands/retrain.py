@@ -63,7 +63,7 @@ def retrain(
     gold_maps: Annotated[int, typer.Option(help="Gate: gold maps a class needs before it decides.")] = 30,
     macro_f1_fall: Annotated[float, typer.Option(help="Gate: allowed lower bound of the macro-F1 difference.")] = 0.005,
     recall_fall: Annotated[float, typer.Option(help="Gate: allowed fall of any class's recall.")] = 0.03,
-    recall_floor: Annotated[float, typer.Option(help="Gate: the lowest recall of any class.")] = 0.85,
+    recall_floor: Annotated[float, typer.Option(help="Gate: no class's recall may fall below this.")] = 0.85,
     missed_as_none: Annotated[float, typer.Option(help="Gate: the largest share of defects called none.")] = 0.02,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on what became of it.")] = False,
 ) -> None:
