@@ -28,6 +28,7 @@ class Dataset:
         groups: The lot of each map, or what stands in for one. Splits never cut through a group.
         split: Which part of the source each map is in (`train`, `valid`, ...), empty where the source has no parts.
         unread: A sentence on each labelled image that could not be read, and is not among the maps.
+        names: What each map is called in its source; by default its number there.
     """
 
     name: str
@@ -36,6 +37,11 @@ class Dataset:
     groups: NDArray[np.str_]
     split: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))
     unread: tuple[str, ...] = ()
+    names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            object.__setattr__(self, "names", [f"row {row}" for row in range(len(self.grids))])
 
     def __len__(self) -> int:
         return len(self.grids)
@@ -48,6 +54,7 @@ class Dataset:
             self.labels[rows],
             self.groups[rows],
             self.split[rows] if len(self.split) else self.split,
+            names=[self.names[row] for row in rows],
         )
 
     def counts(self) -> dict[str, int]:
@@ -79,4 +86,5 @@ def joined(first: Dataset, second: Dataset) -> Dataset:
         [*first.grids, *second.grids],
         np.concatenate([first.labels, second.labels]),
         np.array([f"{data.name}: {group}" for data in (first, second) for group in data.groups.tolist()]),
+        names=[f"{data.name}: {name}" for data in (first, second) for name in data.names],
     )

@@ -1,6 +1,7 @@
 """Measuring a model on labelled maps, and the report of it: JSON and pictures."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fabwafer.classifier import Classifier
+from fabwafer_training.contradictions import Contradiction, contradictions, write_contradictions
 from fabwafer_training.dataset import DataError, Dataset
 from fabwafer_training.metrics import alert_threshold, measure, natural_weights, risk_coverage
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a model did on labelled maps.
+
+    Attributes:
+        data: The maps.
+        figures: What `metrics.measure` returns, and: at_natural_share (the same, reweighted to the natural share of
+            `none`; None where the maps are all `none` or all defects), risk_coverage, alert (`precision`,
+            `threshold`), review (the share of maps that would go to review, and the error rate of the others), model
+            and data.
+        contradicted: The maps whose label the model contradicts, the surest first.
+        rows: The numbers of these maps.
+    """
+
+    data: Dataset
+    figures: dict[str, Any]
+    contradicted: list[Contradiction]
+    rows: NDArray[np.intp]
 
 
 def predict(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
@@ -32,7 +54,7 @@ def predict(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32],
     return np.stack([one.probabilities for one in found]), np.array([numbers[label] for label in data.labels.tolist()])
 
 
-def evaluate(classifier: Classifier, data: Dataset, alert_precision: float) -> dict[str, Any]:
+def evaluate(classifier: Classifier, data: Dataset, alert_precision: float) -> Evaluation:
     """Measures a model on labelled maps.
 
     Args:
@@ -40,20 +62,18 @@ def evaluate(classifier: Classifier, data: Dataset, alert_precision: float) -> d
         data: The maps.
         alert_precision: The share of alerts that should be right, for which to find the threshold.
 
-    Returns:
-        What `metrics.measure` returns, and: at_natural_share (the same, reweighted to the natural share of `none`;
-        None where the maps are all `none` or all defects), risk_coverage, alert (`precision`, `threshold`), review
-        (the share of maps that would go to review, and the error rate of the others), model and data.
+    Raises:
+        DataError: A label is none of the model's classes.
     """
     probabilities, targets = predict(classifier, data)
     classes = classifier.card.classes
-    result = measure(probabilities, targets, classes)
+    figures = measure(probabilities, targets, classes)
     weights = natural_weights(targets, classes)
     guessed = probabilities.argmax(axis=1)
     thresholds = np.array([classifier.card.thresholds[name] for name in classes])
     accepted = probabilities.max(axis=1) >= thresholds[guessed]
     wrong = (guessed != targets)[accepted]
-    return result | {
+    figures |= {
         "at_natural_share": measure(probabilities, targets, classes, weights) if weights is not None else None,
         "risk_coverage": risk_coverage(probabilities, targets),
         "alert": {
@@ -72,13 +92,16 @@ def evaluate(classifier: Classifier, data: Dataset, alert_precision: float) -> d
         },
         "data": {"name": data.name, "sha256": data.digest()},
     }
+    return Evaluation(data, figures, *contradictions(probabilities, targets, data, classes))
 
 
-def write_report(result: dict[str, Any], folder: Path) -> None:
-    """Writes `evaluation.json`, `confusion.png` and `risk-coverage.png`."""
+def write_report(evaluation: Evaluation, folder: Path) -> None:
+    """Writes `evaluation.json`, `confusion.png`, `risk-coverage.png`, `contradicted.csv` and `contradicted.png`."""
     from matplotlib.figure import Figure
 
+    result = evaluation.figures
     folder.mkdir(parents=True, exist_ok=True)
+    write_contradictions(evaluation.contradicted, evaluation.rows, evaluation.data, folder)
     (folder / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     names = list(result["per_class"])

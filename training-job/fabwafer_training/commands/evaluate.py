@@ -24,7 +24,10 @@ def evaluate(
         float, typer.Option(min=0, max=1, help="Find the alert threshold for this share of right alerts.")
     ] = 0.95,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also write evaluation.json and the pictures here.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Also write evaluation.json, pictures and the maps whose labels are contradicted."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
@@ -47,16 +50,21 @@ def evaluate(
         if kept is not None:
             maps, _ = clean(maps)
             maps = maps.subset(np.flatnonzero(kept_from_training(maps, kept)))
-        result = measure_model(classifier, maps, alert_precision)
+        evaluation = measure_model(classifier, maps, alert_precision)
         if out is not None:
-            write_report(result, out)
+            write_report(evaluation, out)
     except (DataError, ModelRefusedError, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     if as_json:
-        print(json.dumps(result))
-    else:
-        _print_tables(result)
+        print(json.dumps(evaluation.figures))
+        return
+    _print_tables(evaluation.figures)
+    if out is not None:
+        typer.echo(
+            f"{len(evaluation.contradicted)} labels are contradicted: {out / 'contradicted.csv'} names the maps, the "
+            "surest first."
+        )
 
 
 def _print_tables(result: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def read_folder(path: Path) -> Dataset:
                 split.append(part)
     if not grids:
         raise DataError(f"{path}: found no pictures in {path}/<class> or {path}/train/<class>")
-    return Dataset(path.name, grids, np.array(labels), np.array(groups), np.array(split))
+    return Dataset(path.name, grids, np.array(labels), np.array(groups), np.array(split), names=groups)
 
 
 def write_folder(path: Path, data: Dataset) -> None:

@@ -23,24 +23,24 @@ def read_reviewed(url: str) -> Dataset:
         UnreachableError: The database cannot be reached.
         DataError: The records are not of this version.
     """
-    grids, labels, groups, unread = [], [], [], []
+    grids, labels, groups, names, unread = [], [], [], [], []
     try:
         with Records(url) as records:
             records.check()
             for wafer in records.wafers():
                 if wafer.review is None or wafer.review.label == NOT_A_WAFER:
                     continue
+                name = f"{wafer.fab}/{wafer.camera}/{wafer.imgid}"
                 image = records.image(wafer.fab, wafer.camera, wafer.imgid)
                 if image is None:
                     continue
                 try:
                     grids.append(decode(image))
                 except (BadImageError, NotAWaferMapError) as error:
-                    unread.append(
-                        f"left out {wafer.fab}/{wafer.camera}/{wafer.imgid}, reviewed as {wafer.review.label}: {error}"
-                    )
+                    unread.append(f"left out {name}, reviewed as {wafer.review.label}: {error}")
                     continue
                 labels.append(wafer.review.label)
+                names.append(name)
                 day = datetime.fromtimestamp(wafer.timestamp / 1000, UTC).date()
                 lot = wafer.context.get("lot")
                 groups.append(f"{wafer.fab}/lot/{lot}" if lot else f"{wafer.fab}/{wafer.camera}/{day}")
@@ -54,4 +54,5 @@ def read_reviewed(url: str) -> Dataset:
         np.array(labels, dtype=np.str_),
         np.array(groups, dtype=np.str_),
         unread=tuple(unread),
+        names=names,
     )

@@ -47,7 +47,7 @@ def assemble(path: Path, columns: Mapping[str, Sequence[Any]]) -> Dataset:
         if len(column) != rows:
             raise DataError(f"{path}: {name} has {len(column)} rows, {MAP} has {rows}")
     split_name = next((name for name in SPLIT if name in columns), None)
-    grids, labels, groups, split = [], [], [], []
+    grids, labels, groups, split, names = [], [], [], [], []
     for row in range(rows):
         label = unwrapped(columns[LABEL][row])
         if not label:
@@ -57,9 +57,10 @@ def assemble(path: Path, columns: Mapping[str, Sequence[Any]]) -> Dataset:
         lot = unwrapped(columns[LOT][row]) if LOT in columns else ""
         groups.append(lot or f"row {row}")
         split.append(unwrapped(columns[split_name][row]) if split_name else "")
+        names.append(f"row {row}")
     if not grids:
         raise DataError(f"{path}: none of its {rows} rows has a label in {LABEL}")
-    return Dataset(path.stem, grids, np.array(labels), np.array(groups), np.array(split))
+    return Dataset(path.stem, grids, np.array(labels), np.array(groups), np.array(split), names=names)
 
 
 def _grid(path: Path, row: int, value: Any) -> NDArray[np.uint8]:
