@@ -27,7 +27,7 @@ def train(
         typer.Option(metavar="MODEL", help="Learn from this model's word as well as from the labels; may be repeated."),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="How often to draw maps and train on them; 44, or 12 with --from.")
+        int | None, typer.Option(min=1, help="How often to draw maps and train on them; 17, or 12 with --from.")
     ] = None,
     maps_per_round: Annotated[
         int | None,
@@ -80,7 +80,7 @@ def train(
             about = {"description": f"Trained on from {before.name} {before.version}."} | about
         settings = Settings(
             shape=shape,
-            epochs=rounds or (44 if start is None else 12),
+            epochs=rounds or (17 if start is None else 12),
             maps_per_epoch=maps_per_round
             or (24_000 if start is None else min(24_000, max(1_000, 2 * len(material.data)))),
             seed=seed,
