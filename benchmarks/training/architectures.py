@@ -41,7 +41,7 @@ def _convolution(channels_in: int, channels_out: int, size: int, stride: int = 1
 def resnet18() -> PooledNet:
     """ResNet-18 (He et al., CVPR 2016) with its own stem: a quarter of the side before the first stage."""
     stem = nn.Sequential(*_convolution(CHANNELS, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
-    return PooledNet(stem, residual_stages(64, Shape((64, 128, 256, 512), 2)), 512, CLASSES)
+    return started_as_identity(PooledNet(stem, residual_stages(64, Shape((64, 128, 256, 512), 2)), 512, CLASSES))
 
 
 def vgg() -> PooledNet:
@@ -101,12 +101,11 @@ def efficientnet() -> PooledNet:
     return PooledNet(stem, nn.Sequential(*blocks), before, CLASSES)
 
 
-def started_open() -> PooledNet:
-    """The shipped shape, whose blocks do not start as the identity: what that costs in a short run."""
-    network = WaferNet(CLASSES, Shape(WIDTHS))
+def started_as_identity(network: PooledNet) -> PooledNet:
+    """Starts blocks as the identity, as is often done (Goyal et al., arXiv 1706.02677): what it costs in short runs."""
     for module in network.modules():
         if isinstance(module, Block):
-            nn.init.ones_(module.second_norm.weight)
+            nn.init.zeros_(module.second_norm.weight)
     return network
 
 
@@ -143,9 +142,9 @@ def excited() -> PooledNet:
 
 
 NETWORKS: dict[str, Callable[[], PooledNet]] = {
-    SMALL: lambda: WaferNet(CLASSES, Shape()),
-    "small residual, four stages (shipped)": lambda: WaferNet(CLASSES, Shape(WIDTHS)),
-    "the same, blocks not started as the identity": started_open,
+    SMALL: lambda: started_as_identity(WaferNet(CLASSES, Shape())),
+    "small residual, four stages": lambda: started_as_identity(WaferNet(CLASSES, Shape(WIDTHS))),
+    "the same, blocks not started as the identity": lambda: WaferNet(CLASSES, Shape(WIDTHS)),
     "the same, with squeeze and excitation": excited,
     "ResNet-18": resnet18,
     "VGG style": vgg,

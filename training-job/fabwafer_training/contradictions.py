@@ -59,12 +59,12 @@ def contradictions(
     found = [
         Contradiction(
             data.names[row],
-            data.groups[row].item(),
+            str(data.groups[row]),
             classes[targets[row]],
             classes[said[row]],
-            round(sure[row].item(), 4),
+            round(float(sure[row]), 4),
         )
-        for row in rows
+        for row in rows.tolist()
     ]
     return found, rows
 

@@ -61,9 +61,6 @@ class PooledNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, Block):
-                # Blocks start as the identity, so that depth costs nothing at the beginning of training.
-                nn.init.zeros_(module.second_norm.weight)
 
     def features(self, maps: Tensor) -> Tensor:
         """Maps scaled wafer maps [n, channels, size, size] to the last feature maps [n, embedding, h, w]."""
