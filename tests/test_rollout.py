@@ -191,6 +191,34 @@ def test_what_goes_wrong_is_said_once_and_looked_at_again(served: Served, monkey
     ]
 
 
+class UnreadableStore(FolderStore):
+    """A store whose volume has gone bad."""
+
+    def names(self) -> list[str]:
+        raise OSError(5, "Input/output error", self.address)
+
+
+def test_whatever_goes_wrong_the_looking_goes_on(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fabwafer_local.rollout.LOOK_SECONDS", 0.01)
+    served.promote("v8")
+
+    async def watched() -> str:
+        said: asyncio.Queue[str] = asyncio.Queue()
+        store, management = UnreadableStore(Path("bad")), Management(served.server.management)
+        running = asyncio.create_task(
+            Rollout(served.directory, served.records, store, management, said.put_nowait).run()
+        )
+        first = await said.get()
+        await asyncio.sleep(0.1)
+        assert not running.done()
+        running.cancel()
+        return first
+
+    said = asyncio.run(asyncio.wait_for(watched(), 60))
+    assert said == "the model stays as it is: [Errno 5] Input/output error: 'bad'"
+    assert served.answering() == "tiny-1"
+
+
 def test_a_server_that_does_not_answer_is_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fabwafer_local.rollout.LOOK_SECONDS", 0.01)
     nobody = Rollout(

@@ -118,11 +118,12 @@ class Rollout:
             try:
                 await self.step()
                 pause = LOOK_SECONDS
-            except (ModelRefusedError, RecordsUnavailableError, RuntimeError, StoreError) as error:
-                self._complain(f"the model stays as it is: {error}")
-                pause = min(LONGEST_PAUSE, 2 * pause)
             except (aiohttp.ClientError, TimeoutError):
                 continue
+            # Whatever it is, a full disk for example: what serves must not end of it.
+            except (ModelRefusedError, RecordsUnavailableError, StoreError, OSError, RuntimeError, ValueError) as error:
+                self._complain(f"the model stays as it is: {error}")
+                pause = min(LONGEST_PAUSE, 2 * pause)
 
     async def step(self) -> None:
         """Does what is next, if anything is: makes the champion answer, or ends versions that no longer do.
