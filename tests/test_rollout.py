@@ -11,7 +11,7 @@ import pytest
 from fabwafer.modelcard import describe_file, read_card, write_card
 from fabwafer.modelstore import FolderStore, StoreError
 from fabwafer.records import Records, migrate
-from fabwafer_local.rollout import Management, NotLoadedError, Rollout
+from fabwafer_local.rollout import Management, NotLoadedError, Reconciler
 from fabwafer_local.torchserve import TorchServePorts
 from tests import tiny_models
 from tests.model_servers import TorchServe, b64, image, post, tiny_model, v2
@@ -31,7 +31,7 @@ class Served:
         self.records = Records(url)
         self.server = TorchServe(self.directory, model)
         self.said: list[str] = []
-        self.rollout = Rollout(
+        self.reconciler = Reconciler(
             self.directory, self.records, self.store, Management(self.server.management), self.said.append
         )
 
@@ -51,7 +51,7 @@ class Served:
         self.records.set_rollout(version, author="kim")
 
     def step(self) -> None:
-        asyncio.run(self.rollout.step())
+        asyncio.run(self.reconciler.step())
 
     def answering(self) -> Any:
         status, answer = post(f"{self.server.url}/v2/models/wafer/infer", v2(b64(image())))
@@ -127,7 +127,7 @@ def test_a_new_system_starts_with_the_champion_or_else_with_the_shipped_model(se
     served.publish("v4", seed=4)
     for champion, archives in (("v4", 1), ("gone", 2)):
         served.promote(champion)
-        fresh = Rollout(
+        fresh = Reconciler(
             served.directory.parent / "fresh",
             served.records,
             served.store,
@@ -176,8 +176,8 @@ def test_what_goes_wrong_is_said_once_and_looked_at_again(served: Served, monkey
     async def watched() -> list[str]:
         said: asyncio.Queue[str] = asyncio.Queue()
         management = Management(served.server.management)
-        rollout = Rollout(served.directory, served.records, served.store, management, said.put_nowait)
-        running = asyncio.create_task(rollout.run())
+        reconciler = Reconciler(served.directory, served.records, served.store, management, said.put_nowait)
+        running = asyncio.create_task(reconciler.run())
         first = await said.get()
         await asyncio.sleep(0.3)
         served.publish("v7", seed=7)
@@ -206,7 +206,7 @@ def test_whatever_goes_wrong_the_looking_goes_on(served: Served, monkeypatch: py
         said: asyncio.Queue[str] = asyncio.Queue()
         store, management = UnreadableStore(Path("bad")), Management(served.server.management)
         running = asyncio.create_task(
-            Rollout(served.directory, served.records, store, management, said.put_nowait).run()
+            Reconciler(served.directory, served.records, store, management, said.put_nowait).run()
         )
         first = await said.get()
         await asyncio.sleep(0.1)
@@ -221,7 +221,7 @@ def test_whatever_goes_wrong_the_looking_goes_on(served: Served, monkeypatch: py
 
 def test_a_server_that_does_not_answer_is_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fabwafer_local.rollout.LOOK_SECONDS", 0.01)
-    nobody = Rollout(
+    nobody = Reconciler(
         served.directory, served.records, served.store, Management("http://127.0.0.1:1"), served.said.append
     )
 

@@ -29,6 +29,7 @@ ENSEMBLE_SEEDS = (0, 1, 2, 3, 4)
 ENSEMBLE = "five small residual nets"
 SMALL = "small residual"
 WIDTHS = (32, 64, 128, 256)
+"""Of the shipped model."""
 
 
 def _convolution(channels_in: int, channels_out: int, size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:

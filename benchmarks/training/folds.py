@@ -8,6 +8,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.training.architectures import WIDTHS
 from benchmarks.training.maps import Results, spread
 from fabwafer_training import processes
 from fabwafer_training.job import Material, classes_of, train_model
@@ -17,8 +18,6 @@ from fabwafer_training.splits import KEPT_SHARE, clean, grouped_folds
 from fabwafer_training.train import Round, Settings
 
 FIGURES = ("macro_f1", "worst_class_recall", "mean_class_recall", "accuracy", "top3_accuracy", "missed_as_none", "ece")
-SHAPE = Shape((32, 64, 128, 256))
-"""Of the shipped model."""
 
 
 def main() -> None:
@@ -33,7 +32,7 @@ def main() -> None:
     data, _ = clean(read(asked.data))
     fold_of = grouped_folds(data.labels, data.groups, KEPT_SHARE, seed=0)
     results = Results(asked.results / "folds.jsonl")
-    settings = Settings(SHAPE, asked.rounds, asked.maps_per_round, threads=processes.threads())
+    settings = Settings(Shape(WIDTHS), asked.rounds, asked.maps_per_round, threads=processes.threads())
     run = {"rounds": asked.rounds, "maps_per_round": asked.maps_per_round}
     for fold in asked.folds:
         if results.has(fold=fold, **run):

@@ -74,7 +74,7 @@ class Management:
             return await response.json(content_type=None)
 
 
-class Rollout:
+class Reconciler:
     """Brings the model server to the champion.
 
     Another version is loaded beside the one that serves, takes over when it can answer, and only then does the other

@@ -18,7 +18,7 @@ from fabwafer.records import Records, migrate
 from fabwafer.system import SYSTEM_FILE, System, sqlite_url, write_system
 from fabwafer_local import nats, torchserve
 from fabwafer_local.ports import Ports, free_ports
-from fabwafer_local.rollout import Management, Rollout
+from fabwafer_local.rollout import Management, Reconciler
 from fabwafer_local.samples import SampleCamera
 from fabwafer_local.supervisor import Part, PartFailedError, ServerSpec, Supervisor, fabwafer_command
 
@@ -73,7 +73,7 @@ class Stack:
         self._door_port, management = free_ports(2)
         self._records = Records(sqlite_url(directory))
         self._management = Management(f"http://127.0.0.1:{management}")
-        self._rollout = Rollout(directory / "torchserve", self._records, store, self._management, say)
+        self._reconciler = Reconciler(directory / "torchserve", self._records, store, self._management, say)
         password, self._door_password = secrets.token_hex(16), secrets.token_hex(16)
         self.system = System(
             nats_url=f"nats://{BRIDGE_USER}:{password}@127.0.0.1:{ports.nats}",
@@ -99,7 +99,7 @@ class Stack:
         self._remove_temporary()
         await asyncio.to_thread(migrate, self.system.database_url)
         server_ports = torchserve.TorchServePorts(self._ports.inference, self._management.port, *free_ports(3))
-        spec = asyncio.to_thread(self._rollout.prepare, server_ports)
+        spec = asyncio.to_thread(self._reconciler.prepare, server_ports)
         # The model server takes longest, so it starts first; the bridge waits for each part that it needs.
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
             try:
@@ -189,7 +189,7 @@ class Stack:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._supervisor.watch())
-                group.create_task(self._rollout.run())
+                group.create_task(self._reconciler.run())
         except* PartFailedError as failed:
             raise failed.exceptions[0] from None
 

@@ -39,11 +39,10 @@ def _store() -> Path:
 def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int = 1) -> ServerSpec:
     """Writes what TorchServe needs into `directory`, and says how to start it.
 
-    The sockets and the pid file lie in a short
-    private folder under the system's temporary directory, since a socket's path ends at 107 bytes and `directory` may
-    be long; the caller removes it when the server has stopped. Everything that the server starts has this folder as
-    TMPDIR in its environment, by which a worker can be found whose server was killed while the worker was starting
-    (any other ends by itself when its server is gone).
+    The sockets and the pid file lie in a short private folder under the system's temporary directory, since a socket's
+    path ends at 107 bytes and `directory` may be long; the caller removes it when the server has stopped. Everything
+    that the server starts has this folder as TMPDIR in its environment, by which a worker can be found whose server was
+    killed while the worker was starting (any other ends by itself when its server is gone).
 
     Args:
         directory: Made where it is missing; holds configuration and archives.

@@ -20,18 +20,20 @@ class Evaluation:
 
     Attributes:
         data: The maps.
+        probabilities: What the model says of each, [n, classes].
+        targets: The numbers of their labels, [n].
         figures: What `metrics.measure` returns, and: at_natural_share (the same, reweighted to the natural share of
             `none`; None where the maps are all `none` or all defects), risk_coverage, alert (`precision`,
             `threshold`), review (the share of maps that would go to review, and the error rate of the others), model
             and data.
         contradicted: The maps whose label the model contradicts, the surest first.
-        rows: The numbers of these maps.
     """
 
     data: Dataset
+    probabilities: NDArray[np.float32]
+    targets: NDArray[np.intp]
     figures: dict[str, Any]
     contradicted: list[Contradiction]
-    rows: NDArray[np.intp]
 
 
 def predict(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
@@ -92,7 +94,8 @@ def evaluate(classifier: Classifier, data: Dataset, alert_precision: float) -> E
         },
         "data": {"name": data.name, "sha256": data.digest()},
     }
-    return Evaluation(data, figures, *contradictions(probabilities, targets, data, classes))
+    contradicted = contradictions(probabilities, targets, data, classes)
+    return Evaluation(data, probabilities, targets, figures, contradicted)
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> None:
@@ -101,7 +104,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
 
     result = evaluation.figures
     folder.mkdir(parents=True, exist_ok=True)
-    write_contradictions(evaluation.contradicted, evaluation.rows, evaluation.data, folder)
+    write_contradictions(evaluation.contradicted, evaluation.data, folder)
     (folder / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     names = list(result["per_class"])

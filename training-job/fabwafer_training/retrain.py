@@ -24,7 +24,7 @@ from fabwafer_training import processes
 from fabwafer_training.dataset import DataError, Dataset, joined
 from fabwafer_training.gate import Limits, Verdict, judge
 from fabwafer_training.job import Material, train_model, weights_to_go_on_from
-from fabwafer_training.report import evaluate, predict, write_report
+from fabwafer_training.report import evaluate, write_report
 from fabwafer_training.splits import clean, grouped_folds, kept_for_ever, kept_from_training
 from fabwafer_training.train import CHECKPOINT, Round, Settings
 
@@ -266,11 +266,12 @@ def put_on_trial(records: Records, version: str) -> bool:
 
 def _compare(champion: Path, candidate: Path, gold: Dataset, limits: Limits) -> Verdict:
     """Measures both on the gold set, writes both reports and the verdict, and returns the verdict."""
-    old, new = Classifier(champion), Classifier(candidate)
-    verdict = judge(predict(old, gold)[0], *predict(new, gold), classes=new.card.classes, limits=limits)
+    asked = Classifier(candidate)
+    old, new = (evaluate(one, gold, ALERT_PRECISION) for one in (Classifier(champion), asked))
+    verdict = judge(old.probabilities, new.probabilities, new.targets, classes=asked.card.classes, limits=limits)
     folder = candidate / "report"
-    write_report(evaluate(new, gold, ALERT_PRECISION), folder)
-    write_report(evaluate(old, gold, ALERT_PRECISION), folder / "champion")
+    write_report(new, folder)
+    write_report(old, folder / "champion")
     (folder / "gate.json").write_text(json.dumps(asdict(verdict), indent=2) + "\n", encoding="utf-8")
     return verdict
 
