@@ -88,6 +88,7 @@ class TorchServe(ModelServer):
     def __init__(self, directory: Path, model: Path, workers: int = 1) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         ports = free_ports(5)
+        self.directory = directory
         self.spec = torchserve.prepare(directory, model, torchserve.TorchServePorts(*ports), workers)
         _Process.__init__(self, self.spec.argv, dict(self.spec.env), directory / "torchserve.log")
         self.temporary = self.spec.temporary

@@ -2,15 +2,11 @@
 
 import asyncio
 import base64
-import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
 import nats
 import pytest
-from aiohttp import web
 
 from fabwafer.messages import Image
 from fabwafer.records import Records, migrate
@@ -21,54 +17,10 @@ from fabwafer_bridge.classify import BATCH_PIXELS, Job, in_pixels
 from fabwafer_bridge.inference import AnswerError, read_answers
 from tests.devices import Device
 from tests.nats_servers import NatsServer, add_device, nats_server
+from tests.proxy import Proxy
 from tests.running import Bridge, ModelServer, model_server, wait_until
 
 __all__ = ["model_server", "nats_server"]
-
-
-class Proxy:
-    """In front of the real model server: fails each request that holds a poisoned image, as a crash in it would."""
-
-    def __init__(self, target: str) -> None:
-        self.poison: set[str] = set()
-        self.calls: list[int] = []
-        self._target = target
-        self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.url = ""
-
-    def start(self) -> None:
-        self._thread.start()
-        assert self._ready.wait(30)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(30)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.run_forever()
-
-    async def _serve(self) -> None:
-        self._session = aiohttp.ClientSession()
-        app = web.Application(client_max_size=16 * 2**20)
-        app.router.add_post("/{path:.*}", self._forward)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._ready.set()
-
-    async def _forward(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        images = json.loads(body)["inputs"][0]["data"]
-        self.calls.append(len(images))
-        if self.poison & set(images):
-            return web.Response(status=503, text="the worker died")
-        async with self._session.post(f"{self._target}{request.path}", data=body) as answer:
-            return web.Response(status=answer.status, body=await answer.read())
 
 
 @pytest.fixture

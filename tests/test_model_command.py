@@ -15,6 +15,7 @@ from fabwafer.records import Records, Rollout
 from fabwafer.records.query import earlier_champions
 from fabwafer_training.commands.model import app
 from tests.object_store import Bucket
+from tests.records_fixtures import WHO, said
 from tests.tiny_models import make
 
 SHIPPED = read_card(default_model()).version
@@ -126,7 +127,7 @@ def test_a_candidate_is_tried_beside_the_champion_and_then_promoted(store: Store
     ok("promote", "v1")
     said = ok("candidate", "v2", "--share", "0.25")
     assert "On trial is v2, with 25% of the images." in said
-    assert "takes the champion up within seconds" in said
+    assert "takes both up within seconds" in said
     assert wanted(own_records) == ("v1", "v2", 0.25)
     assert "The champion is v2, before it v1." in ok("promote")
     assert wanted(own_records) == ("v2", None, 0.0)
@@ -291,3 +292,44 @@ def test_all_that_was_said_can_be_read_from_either_database(records: Records) ->
     records.set_rollout("v1", candidate="v2", share=0.5, author="lee", at=1)
     assert records.rollouts() == [Rollout("v1", "v2", 0.5, "lee", 1), Rollout("v1", None, 0.0, "kim", 1)]
     assert records.rollout() == records.rollouts()[0]
+
+
+def compare(records: Records, *pairs: tuple[str, str]) -> None:
+    """Lets the champion and v2, which is on trial, say these classes of as many wafers."""
+    for number, (champion, candidate) in enumerate(pairs):
+        imgid = f"w{number}"
+        records.store_predictions([said(champion, imgid=imgid), said(candidate, imgid=imgid, model="v2", shadow=True)])
+
+
+def test_a_trial_shows_where_the_two_differ_and_who_is_right(store: Store, own_records: Records) -> None:
+    ok("candidate", "v2")
+    compare(own_records, ("Loc", "Loc"), ("Loc", "Scratch"), ("Loc", "Scratch"), ("none", "Donut"))
+    for imgid, label in (("w0", "Loc"), ("w1", "Scratch"), ("w3", "Donut")):
+        own_records.add_review(WHO["fab"], WHO["camera"], imgid, label=label, reviewer="kim")
+
+    assert json.loads(ok("trial", "--json")) == {
+        "candidate": "v2",
+        "images": 4,
+        "agreed": 1,
+        "differing": [["Loc", "Scratch", 2], ["none", "Donut", 1]],
+        "reviewed": 3,
+        "champion_right": 1,
+        "candidate_right": 3,
+    }
+    lines = ok("trial").splitlines()
+    assert lines[0] == "Images that both v2 and the champion answered: 4, alike: 1 (25.0%)."
+    assert lines[1] == "Of them reviewed: 3, the champion right: 1 (33.3%), v2 right: 3 (100.0%)."
+    assert [line.split() for line in lines if "Loc" in line or "Donut" in line] == [
+        ["Loc", "Scratch", "2"],
+        ["none", "Donut", "1"],
+    ]
+
+
+def test_a_trial_says_what_is_not_known_yet(store: Store, own_records: Records) -> None:
+    assert "no version is on trial" in refused("trial")
+    ok("candidate", "v2")
+    assert ok("trial") == "v2 has answered no image yet that the champion answered too.\n"
+    compare(own_records, ("Loc", "Loc"))
+    assert "Nobody reviewed any of them yet" in ok("trial")
+    ok("candidate", "--none")
+    assert "answered: 1, alike: 1" in ok("trial", "v2")

@@ -90,6 +90,21 @@ def test_an_older_database_asks_for_its_migrations(migrated: str) -> None:
         check(migrated)
 
 
+def test_a_database_of_the_first_version_gets_what_came_later(migrated: str) -> None:
+    engine = connect(migrated)
+    with writing(engine) as connection:
+        connection.execute(text("DROP INDEX ix_predictions_shadow"))
+    set_version(migrated, "0_1_001")
+
+    with pytest.raises(SchemaError, match="tables of version 0_1_001, expected"):
+        check(migrated)
+    migrate(migrated)
+    check(migrated)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
 def test_several_may_migrate_at_once(empty_database: str) -> None:
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as processes:
         for done in [processes.submit(migrate, empty_database) for _ in range(6)]:

@@ -1,4 +1,4 @@
-"""Who serves, made true: a real TorchServe follows what the records say, and no image waits meanwhile."""
+"""Who serves and who is tried, made true: a real TorchServe follows the records, and no image waits meanwhile."""
 
 import asyncio
 import threading
@@ -11,6 +11,7 @@ import pytest
 from fabwafer.modelcard import describe_file, read_card, write_card
 from fabwafer.modelstore import FolderStore, StoreError
 from fabwafer.records import Records, migrate
+from fabwafer_local import torchserve
 from fabwafer_local.rollout import Management, NotLoadedError, Reconciler
 from fabwafer_local.torchserve import TorchServePorts
 from tests import tiny_models
@@ -47,8 +48,20 @@ class Served:
         tiny_models.make(self.store.work_folder(version), version, seed)
         self.store.publish(version)
 
+    def publish_broken(self, version: str) -> None:
+        """A version that is just as its card describes it, and no network."""
+        work = self.store.work_folder(version)
+        tiny_models.make(work, version)
+        (work / "tiny.onnx").write_bytes(b"no network, though the card names just these bytes")
+        files = dict.fromkeys(("int8", "float32"), describe_file(work / "tiny.onnx"))
+        write_card(work, read_card(work).model_copy(update={"files": files}))
+        self.store.publish(version)
+
     def promote(self, version: str | None) -> None:
         self.records.set_rollout(version, author="kim")
+
+    def try_out(self, version: str | None, champion: str | None = None) -> None:
+        self.records.set_rollout(champion, candidate=version, share=0.1 if version else 0.0, author="kim")
 
     def step(self) -> None:
         asyncio.run(self.reconciler.step())
@@ -57,6 +70,12 @@ class Served:
         status, answer = post(f"{self.server.url}/v2/models/wafer/infer", v2(b64(image())))
         assert status == 200, answer
         return answer["model_version"]
+
+    def on_trial(self, version: str) -> Any:
+        """What the bridge's way to a candidate brings."""
+        url = torchserve.candidate_url(self.server.url).replace("{version}", version)
+        status, answer = post(url, v2(b64(image())))
+        return answer["model_version"] if status == 200 else status
 
     def loaded(self) -> list[str]:
         return asyncio.run(Management(self.server.management).versions())[1]
@@ -152,12 +171,7 @@ def test_a_version_that_is_not_there_changes_nothing_until_it_is(served: Served)
 
 
 def test_a_version_that_cannot_be_loaded_is_tried_once_and_changes_nothing(served: Served) -> None:
-    work = served.store.work_folder("broken")
-    tiny_models.make(work, "broken")
-    (work / "tiny.onnx").write_bytes(b"no network, though the card names just these bytes")
-    files = dict.fromkeys(("int8", "float32"), describe_file(work / "tiny.onnx"))
-    write_card(work, read_card(work).model_copy(update={"files": files}))
-    served.store.publish("broken")
+    served.publish_broken("broken")
     served.promote("broken")
     with pytest.raises(NotLoadedError, match="Failed to start workers"):
         served.step()
@@ -189,6 +203,56 @@ def test_what_goes_wrong_is_said_once_and_looked_at_again(served: Served, monkey
         f"the model stays as it is: there is no version v7 in {served.store}",
         "model v7 serves from now on, before it tiny-1",
     ]
+
+
+def test_a_candidate_is_loaded_beside_the_champion_and_ends_with_its_trial(served: Served) -> None:
+    served.publish("v9", seed=9)
+    served.try_out("v9")
+    served.step()
+    served.step()  # nothing more
+    assert (served.answering(), served.on_trial("v9")) == ("tiny-1", "v9")
+    served.try_out(None)
+    served.step()
+    assert (served.loaded(), served.on_trial("v9")) == (["tiny-1"], 404)
+    assert served.said == ["model v9 is on trial from now on"]
+
+
+def test_a_candidate_that_is_promoted_takes_over_and_the_champion_before_it_can_be_tried(served: Served) -> None:
+    served.publish("v10", seed=10)
+    served.try_out("v10")
+    served.step()
+    served.try_out("tiny-1", champion="v10")
+    for _ in range(2):
+        served.step()
+    assert (served.answering(), sorted(served.loaded())) == ("v10", ["tiny-1", "v10"])
+    assert served.said == [
+        "model v10 is on trial from now on",
+        "model v10 serves from now on, before it tiny-1",
+    ]
+
+
+def test_a_server_that_starts_again_has_the_candidate_again(served: Served) -> None:
+    served.publish("v11", seed=11)
+    served.try_out("v11")
+    served.step()
+    served.server.stop()
+    served.server.start()
+    assert served.loaded() == ["tiny-1"]
+    served.step()
+    assert (served.answering(), served.on_trial("v11")) == ("tiny-1", "v11")
+
+
+def test_a_candidate_that_cannot_be_loaded_keeps_no_champion_from_serving(served: Served) -> None:
+    served.publish_broken("broken-candidate")
+    served.publish("v12", seed=12)
+    served.try_out("broken-candidate")
+    with pytest.raises(NotLoadedError, match="Failed to start workers"):
+        served.step()
+    served.step()  # not again
+    served.try_out("broken-candidate", champion="v12")
+    for _ in range(2):
+        served.step()
+    assert (served.answering(), served.loaded()) == ("v12", ["v12"])
 
 
 class UnreadableStore(FolderStore):

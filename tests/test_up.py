@@ -193,6 +193,32 @@ def test_a_promoted_version_answers_and_after_a_rollback_the_shipped_one_does(
         before.add(new["imgid"])
 
 
+def test_a_candidate_answers_its_share_beside_the_champion_and_nobody_hears_it(
+    up: Up, images: list[Path], tmp_path: Path
+) -> None:
+    data = ("--data", str(up.data))
+    store = FolderStore(up.data / "model-store")
+    tiny_models.make(store.work_folder("tiny-3"), "tiny-3", seed=3)
+    store.publish("tiny-3")
+    told = fabwafer("model", "candidate", "tiny-3", "--share", "1", *data, cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    up.wait_for("model tiny-3 is on trial from now on")
+    wafer = tmp_path / "on-trial.png"
+    wafer.write_bytes(images[0].read_bytes())
+    sent = fabwafer("send", str(wafer), *data, "--json", cwd=tmp_path)
+    assert json.loads(sent.stdout)["model"] == read_card(default_model()).version
+
+    def said() -> dict[str, bool]:
+        (record,) = [one for one in records(up, "--fab", "demo") if one["imgid"] == "on-trial"]
+        return {one["model"]: one.get("shadow", False) for one in record["predictions"]}
+
+    wait_until(lambda: len(said()) == 2, "the candidate's word")
+    assert said() == {read_card(default_model()).version: False, "tiny-3": True}
+    shown = fabwafer("model", "trial", *data, "--json", cwd=tmp_path)
+    assert json.loads(shown.stdout)["images"] == 1
+    assert fabwafer("model", "candidate", "--none", *data, cwd=tmp_path).returncode == 0
+
+
 def test_send_refuses_what_is_no_image_by_name(up: Up, tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("no image")

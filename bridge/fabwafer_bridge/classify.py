@@ -30,6 +30,8 @@ LONGEST_PAUSE: Final = 2.0
 
 Ask = Callable[[Sequence[str]], Awaitable[list[Answer]]]
 Well = Callable[[], Awaitable[bool]]
+Takes = Callable[[Image], bool]
+"""Tells whether an image goes to the candidate on trial as well."""
 
 log = structlog.get_logger()
 
@@ -54,13 +56,15 @@ class Classify:
         publisher: Stores predictions.
         ask: Calls the model server; raises ModelServerError when nobody answers.
         well: Tells whether the model server answers at all.
+        on_trial: Tells which images are copied for the candidate, once they are predicted.
     """
 
-    def __init__(self, puller: Puller, publisher: Publisher, ask: Ask, well: Well) -> None:
+    def __init__(self, puller: Puller, publisher: Publisher, ask: Ask, well: Well, on_trial: Takes) -> None:
         self._puller = puller
         self._publisher = publisher
         self._ask = ask
         self._well = well
+        self._on_trial = on_trial
 
     async def run(self) -> None:
         """Classifies what the stream holds. While the model server is down nothing more is fetched."""
@@ -70,7 +74,7 @@ class Classify:
                 jobs = []
                 for message in batch:
                     try:
-                        jobs.append(_job(message))
+                        jobs.append(read_job(message, streams.CLASSIFY))
                     except ValidationError as error:  # the intake writes no such thing, but others could
                         await self._publisher.store([_unreadable(message, error)])
                 for several in in_pixels(jobs):
@@ -126,7 +130,7 @@ class Classify:
 
     async def _answered(self, jobs: Sequence[Job], answers: Sequence[Answer]) -> None:
         stored: list[Outgoing] = []
-        announced: list[tuple[Prediction, bytes]] = []
+        announced: list[tuple[Job, Prediction, bytes]] = []
         for job, answer in zip(jobs, answers, strict=True):
             if not answer.label:
                 stored.append(_letter(job, answer.error, "refused_by_model"))
@@ -146,18 +150,33 @@ class Classify:
                     },
                 )
             )
-            announced.append((prediction, body))
+            announced.append((job, prediction, body))
             if not answer.wafer:
                 metrics.NOT_A_WAFER.labels(prediction.fab, prediction.camera).inc()
         await self._publisher.store(stored)
         now = time.time()
-        for prediction, body in announced:
+        for job, prediction, body in announced:
             subject = prediction.topic("prediction").subject
             await self._publisher.announce(subject, body, {SOURCE: "cluster"})
+            if self._on_trial(job.image):
+                await self._copy(job)
         for job in jobs:
             metrics.END_TO_END_SECONDS.labels(job.image.fab).observe(max(0.0, now - int(job.received) / 1000))
             metrics.MESSAGES.labels(streams.CLASSIFY, "passed").inc()
             metrics.CLOCK_SKEW_SECONDS.labels(job.image.fab).set((int(job.received) - job.image.timestamp) / 1000)
+
+    async def _copy(self, job: Job) -> None:
+        """Copies an image for the candidate. Nobody waits for it to be stored: a trial must not hold production up."""
+        await self._publisher.announce(
+            streams.subject_of_shadow_image(job.image.fab, job.image.camera, job.image.imgid),
+            job.message.data,
+            {
+                MESSAGE_ID: job.message_id,
+                RECEIVED: job.received,
+                SEQUENCE: job.sequence,
+                PIXELS: str(job.pixels),
+            },
+        )
 
 
 def in_pixels(jobs: Sequence[Job]) -> Iterator[list[Job]]:
@@ -192,10 +211,19 @@ def predicted(image: Image, answer: Answer) -> Prediction:
     )
 
 
-def _job(message: Msg) -> Job:
+def read_job(message: Msg, consumer: str) -> Job:
+    """Makes a job of an image's message.
+
+    Args:
+        message: What the intake wrote, or a copy of it.
+        consumer: Whose it is; what was delivered before is counted for it.
+
+    Raises:
+        ValidationError: It is no image message.
+    """
     headers = message.headers or {}
     if message.metadata.num_delivered and message.metadata.num_delivered > 1:
-        metrics.REDELIVERIES.labels(streams.CLASSIFY).inc()
+        metrics.REDELIVERIES.labels(consumer).inc()
     image = Image.model_validate_json(message.data)
     return Job(
         image,

@@ -50,12 +50,12 @@ class ModelServer:
 
     Args:
         session: The HTTP session; its connector bounds the connections.
-        url: `http://HOST:PORT`.
+        infer: Where it takes V2 requests, see `infer_url`.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, infer: str) -> None:
         self._session = session
-        self._infer = f"{url.rstrip('/')}/v2/models/{MODEL}/infer"
+        self._infer = infer
 
     @staticmethod
     def session() -> aiohttp.ClientSession:
@@ -99,6 +99,11 @@ class ModelServer:
             return len(await self.classify([_PROBE])) == 1
         except ModelServerError:
             return False
+
+
+def infer_url(server: str) -> str:
+    """Returns where a server takes V2 requests; `server` is `http://HOST:PORT`."""
+    return f"{server.rstrip('/')}/v2/models/{MODEL}/infer"
 
 
 def read_answers(raw: bytes, expected: int) -> list[Answer]:

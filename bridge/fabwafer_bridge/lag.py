@@ -12,6 +12,8 @@ CONSUMERS = (
     (streams.IMAGES, streams.CLASSIFY, "classify"),
     (streams.IMAGES, streams.RECORD, "record-images"),
     (streams.PREDICTIONS, streams.RECORD, "record-predictions"),
+    (streams.SHADOW_IMAGES, streams.SHADOW, "shadow"),
+    (streams.SHADOW_PREDICTIONS, streams.RECORD, "record-shadow"),
 )
 
 

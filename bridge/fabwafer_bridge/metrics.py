@@ -13,6 +13,9 @@ _PROBABILITY: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 
 PREDICTIONS = Counter(
     "fabwafer_predictions_total", "Predictions stored in the records.", ["fab", "camera", "model", "class"]
 )
+SHADOW_PREDICTIONS = Counter(
+    "fabwafer_shadow_predictions_total", "Predictions of a candidate on trial.", ["model", "class"]
+)
 PROBABILITY = Histogram(
     "fabwafer_prediction_probability", "Probability of the named class.", ["model", "class"], buckets=_PROBABILITY
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import structlog
@@ -119,6 +120,11 @@ def read_prediction(message: Msg) -> ReceivedPrediction:
     return ReceivedPrediction(prediction=prediction, received=received, sequence=sequence)
 
 
+def read_shadow(message: Msg) -> ReceivedPrediction:
+    """Makes a row of a message of SHADOW_PREDICTIONS: what a candidate says counts for nothing, and raises no alert."""
+    return replace(read_prediction(message), shadow=True)
+
+
 def store_predictions(records: Records, raised: Callable[[], None]) -> Callable[[Sequence[ReceivedPrediction]], None]:
     """Makes the function that stores predictions and counts what is new.
 
@@ -135,6 +141,9 @@ def store_predictions(records: Records, raised: Callable[[], None]) -> Callable[
             said = row.prediction
             model = said.model if said.source == "cluster" else "device"
             label = said.prediction if said.prediction in known else OTHER_CLASS
+            if row.shadow:
+                metrics.SHADOW_PREDICTIONS.labels(model, label).inc()
+                continue
             metrics.PREDICTIONS.labels(said.fab, said.camera, model, label).inc()
             metrics.PROBABILITY.labels(model, label).observe(said.probability)
         for fab, label in stored.alerts:

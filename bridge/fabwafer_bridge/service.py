@@ -11,18 +11,21 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
+from fabwafer.messages import Image
 from fabwafer.records import Records, RecordsUnavailableError, SchemaError
 from fabwafer_bridge import lag, record, streams
 from fabwafer_bridge.alert import AlertWorker, wafer_page
-from fabwafer_bridge.classify import Classify
+from fabwafer_bridge.classify import Classify, Takes
 from fabwafer_bridge.connection import connect
 from fabwafer_bridge.ending import end
 from fabwafer_bridge.health import HealthServer
-from fabwafer_bridge.inference import ModelServer
+from fabwafer_bridge.inference import ModelServer, infer_url
 from fabwafer_bridge.intake import Intake
 from fabwafer_bridge.publisher import Publisher
 from fabwafer_bridge.puller import Puller
 from fabwafer_bridge.settings import BridgeSettings, Role
+from fabwafer_bridge.shadow import Candidate, Shadow
+from fabwafer_bridge.trial import Trial
 from fabwafer_bridge.webhook import Webhook
 
 DRAIN_SECONDS: Final = 6.0
@@ -90,13 +93,8 @@ class Bridge:
                     self._start(worker.run())
                 if "record" in self._roles:
                     await self._start_record(client, publisher, records, worker, lock)
-            if "classify" in self._roles:
-                session = await stack.enter_async_context(ModelServer.session())
-                server = ModelServer(session, settings.inference_url)
-                puller = await self._pull(client, streams.IMAGES, streams.CLASSIFY, window=256)
-                classify = Classify(puller, publisher, server.classify, server.well)
-                for _ in range(AT_ONCE):
-                    self._start(classify.run())
+            if "classify" in self._roles or "shadow" in self._roles:
+                await self._start_asking(stack, client, publisher)
             if "intake" in self._roles:
                 puller = await self._pull(client, streams.MQTT, streams.INTAKE, window=1024)
                 intake = Intake(client, puller, publisher, lambda: lag.waiting_images(js))
@@ -110,6 +108,27 @@ class Bridge:
             self._unready = "stopping"
             await self._drain()
 
+    async def _start_asking(self, stack: contextlib.AsyncExitStack, client: Client, publisher: Publisher) -> None:
+        """Starts what asks the model server, and the candidate's where its address is known."""
+        settings = self._settings
+        session = await stack.enter_async_context(ModelServer.session())
+        on_trial: Takes = _nothing
+        if settings.candidate_url:
+            # Not opened as the others' are: images must not wait for a database that only knows who is on trial.
+            trial = Trial(stack.enter_context(Records(settings.database_url)))
+            self._start(trial.follow())
+            on_trial = trial.takes
+            if "shadow" in self._roles:
+                shadows = await self._pull(client, streams.SHADOW_IMAGES, streams.SHADOW, window=64)
+                own = await stack.enter_async_context(ModelServer.session())  # a slow candidate fills no other's
+                self._start(Shadow(shadows, publisher, Candidate(own, settings.candidate_url), trial).run())
+        if "classify" in self._roles:
+            server = ModelServer(session, infer_url(settings.inference_url))
+            puller = await self._pull(client, streams.IMAGES, streams.CLASSIFY, window=256)
+            classify = Classify(puller, publisher, server.classify, server.well, on_trial)
+            for _ in range(AT_ONCE):
+                self._start(classify.run())
+
     async def _start_record(
         self, client: Client, publisher: Publisher, records: Records, worker: AlertWorker, lock: asyncio.Lock
     ) -> None:
@@ -122,7 +141,9 @@ class Bridge:
         images = await self._pull(client, streams.IMAGES, streams.RECORD, window=512)
         predictions = await self._pull(client, streams.PREDICTIONS, streams.RECORD, window=512)
         self._start(record.Record(images, publisher, lock).run(record.read_shot, records.store_shots))
+        shadows = await self._pull(client, streams.SHADOW_PREDICTIONS, streams.RECORD, window=512)
         self._start(record.Record(predictions, publisher, lock).run(record.read_prediction, store))
+        self._start(record.Record(shadows, publisher, lock).run(record.read_shadow, store))
         if self._settings.image_retention_days is not None:
             self._start(_retention(records, self._settings.image_retention_days, lock))
 
@@ -166,6 +187,11 @@ class Bridge:
             await asyncio.sleep(0.02)
         await end(self._tasks)
         log.info("drained")
+
+
+def _nothing(_image: Image) -> bool:
+    """No image goes to a candidate where none is asked."""
+    return False
 
 
 async def _laid(js: JetStreamContext, settings: BridgeSettings) -> None:

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-Role = Literal["intake", "classify", "record", "alert"]
-ROLES: tuple[Role, ...] = ("intake", "classify", "record", "alert")
+Role = Literal["intake", "classify", "shadow", "record", "alert"]
+ROLES: tuple[Role, ...] = ("intake", "classify", "shadow", "record", "alert")
 
 
 class BridgeSettings(BaseSettings):
@@ -18,6 +18,8 @@ class BridgeSettings(BaseSettings):
     """The bus, with the user and password of the bridge; several servers of a cluster separated by commas."""
     inference_url: str = "http://127.0.0.1:8080"
     """The model server."""
+    candidate_url: str | None = None
+    """Where the candidate on trial takes V2 requests, `{version}` standing for its version. Default: nowhere."""
     database_url: str = "sqlite:///records.db"
     """The records."""
     metrics_host: str = "127.0.0.1"

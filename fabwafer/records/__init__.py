@@ -6,9 +6,11 @@ from fabwafer.records.engine import RecordsUnavailableError
 from fabwafer.records.query import PredictionRecord, Review, Rollout, ShotRecord, WaferRecord
 from fabwafer.records.schema import SchemaError, migrate
 from fabwafer.records.store import ReceivedPrediction, Shot, StoredPredictions
+from fabwafer.records.trial import Compared
 
 __all__ = [
     "DEFAULT_THRESHOLD",
+    "Compared",
     "PendingAlert",
     "PredictionRecord",
     "ReceivedPrediction",

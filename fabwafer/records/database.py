@@ -7,7 +7,7 @@ from typing import Self
 
 from sqlalchemy import Connection, select, text, update
 
-from fabwafer.records import alerting, query, schema, store
+from fabwafer.records import alerting, query, schema, store, trial
 from fabwafer.records.engine import connect, reading, writing
 from fabwafer.records.tables import reviews, rollouts, shots
 
@@ -202,6 +202,11 @@ class Records:
         """All that was said about who is to serve, the last word first."""
         with reading(self._engine) as connection:
             return query.all_rollouts(connection)
+
+    def compared(self, version: str) -> list[trial.Compared]:
+        """What a version said on trial, beside what the champion said of the same images."""
+        with reading(self._engine) as connection:
+            return trial.compared(connection, version)
 
     def set_rollout(
         self,

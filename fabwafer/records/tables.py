@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from fabwafer.messages import CONTEXT_FIELDS
 
-SCHEMA: Final = "0_1_001"
+SCHEMA: Final = "0_1_002"
 """The migration that this program was written for: the minor version that it belongs to, and its number in it."""
 
 metadata = MetaData(
@@ -113,6 +113,12 @@ predictions = Table(
     UniqueConstraint("wafer_id", "source", "model", "timestamp"),
 )
 _index_context(predictions)
+Index(
+    "ix_predictions_shadow",
+    predictions.c.model,
+    sqlite_where=predictions.c.shadow.is_(True),
+    postgresql_where=predictions.c.shadow.is_(True),
+)
 
 alerts = Table(
     "alerts",

@@ -1,9 +1,9 @@
-"""Who serves, made true: the model server answers with the champion that the records name, whatever it had before."""
+"""Who serves, made true: the model server has the champion and the candidate that the records name, and no other."""
 
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -75,14 +75,14 @@ class Management:
 
 
 class Reconciler:
-    """Brings the model server to the champion.
+    """Brings the model server to the champion, and to the candidate on trial beside it.
 
-    Another version is loaded beside the one that serves, takes over when it can answer, and only then does the other
+    Another champion is loaded beside the one that serves, takes over when it can answer, and only then does the other
     end: no image waits. A version that cannot be had or loaded is told of, and changes nothing.
 
     Args:
         directory: The model server's, see `torchserve.prepare`.
-        records: They name the champion.
+        records: They name champion and candidate.
         store: It holds the versions.
         management: The model server's.
         say: Tells the user what happens, a line at a time.
@@ -94,7 +94,7 @@ class Reconciler:
         self._directory, self._records, self._store = directory, records, store
         self._management, self._say = management, say
         self._said = ""
-        self._refused: str | None = None
+        self._refused: set[str] = set()
 
     def prepare(self, ports: torchserve.TorchServePorts) -> ServerSpec:
         """Prepares a model server that starts with the champion, or with the shipped model where that cannot be had.
@@ -104,7 +104,8 @@ class Reconciler:
             RuntimeError: An archive could not be built.
         """
         try:
-            with self._folder(self._champion()) as folder:
+            champion, _ = self._wanted()
+            with self._folder(champion) as folder:
                 return torchserve.prepare(self._directory, folder, ports)
         except (RecordsUnavailableError, StoreError) as error:
             self._complain(f"starting with the shipped model: {error}")
@@ -126,54 +127,62 @@ class Reconciler:
                 pause = min(LONGEST_PAUSE, 2 * pause)
 
     async def step(self) -> None:
-        """Does what is next, if anything is: makes the champion answer, or ends versions that no longer do.
+        """Does what is next, if anything is: makes the champion answer, ends what no longer does, loads the candidate.
 
         Raises:
             ModelRefusedError: The shipped model, which is to serve, cannot be used.
-            NotLoadedError: The model server refuses the champion.
+            NotLoadedError: The model server refuses a version.
             RecordsUnavailableError: The records do not answer.
-            StoreError: The champion cannot be had from the store.
+            StoreError: A version cannot be had from the store.
             aiohttp.ClientError: The model server does not answer; so does TimeoutError.
         """
-        champion = await asyncio.to_thread(self._champion)
+        champion, candidate = await asyncio.to_thread(self._wanted)
+        # The files of a version that was refused will not change: it is not tried again before another was wanted.
+        self._refused &= {champion, candidate}
         answering, loaded = await self._management.versions()
-        wanted = champion or read_card(default_model()).version
-        if wanted == answering:
-            # Those that answered before have had since the last look to finish what they were asked.
-            for version in loaded:
-                if version != answering:
-                    await self._management.drop(version)
-            self._said, self._refused = "", None
+        if champion != answering and champion not in self._refused:
+            archive = await self._load(champion, loaded)
+            await self._management.answer_with(champion)
+            torchserve.load_at_start(self._directory, archive)
+            self._say(f"model {champion} serves from now on, before it {answering}")
             return
-        if wanted == self._refused:
-            return
-        archive = await asyncio.to_thread(self._archive, champion)
-        if wanted not in loaded:
+        # Those that answered before have had since the last look to finish what they were asked.
+        for version in loaded:
+            if version not in {answering, candidate}:
+                await self._management.drop(version)
+        if candidate and candidate not in {*loaded, *self._refused}:
+            await self._load(candidate, loaded)
+            self._say(f"model {candidate} is on trial from now on")
+        if not self._refused:
+            self._said = ""
+
+    async def _load(self, version: str, loaded: Sequence[str]) -> Path:
+        archive = await asyncio.to_thread(self._archive, version)
+        if version not in loaded:
             try:
                 await self._management.load(archive.name)
             except NotLoadedError:
-                self._refused = wanted  # its files will not change: it is not tried again before another was wanted
+                self._refused.add(version)
                 raise
-        await self._management.answer_with(wanted)
-        torchserve.load_at_start(self._directory, archive)
-        self._say(f"model {wanted} serves from now on, before it {answering}")
+        return archive
 
-    def _champion(self) -> str | None:
-        """The version that is to serve; None for the shipped one."""
+    def _wanted(self) -> tuple[str, str | None]:
+        """The versions that are to serve and to be tried."""
         said = self._records.rollout()
-        return said.champion if said else None
+        champion = said.champion if said else None
+        return champion or read_card(default_model()).version, said.candidate if said else None
 
-    def _archive(self, champion: str | None) -> Path:
-        with self._folder(champion) as folder:
+    def _archive(self, version: str) -> Path:
+        with self._folder(version) as folder:
             return torchserve.archive(self._directory, folder)
 
     @contextlib.contextmanager
-    def _folder(self, champion: str | None) -> Iterator[Path]:
-        if champion is None:
+    def _folder(self, version: str) -> Iterator[Path]:
+        if version == read_card(default_model()).version:
             yield default_model()
             return
         with tempfile.TemporaryDirectory(prefix="fabwafer-version-") as here:
-            yield self._store.fetch(champion, Path(here))
+            yield self._store.fetch(version, Path(here))
 
     def _complain(self, sentence: str) -> None:
         """Says it once: the next tries most likely fail of the same."""

@@ -145,6 +145,7 @@ class Stack:
         env = self._env | {
             "FABWAFER_NATS_URL": self.system.nats_url,
             "FABWAFER_INFERENCE_URL": self.system.inference_url,
+            "FABWAFER_CANDIDATE_URL": torchserve.candidate_url(self.system.inference_url),
             "FABWAFER_DATABASE_URL": self.system.database_url,
             "FABWAFER_METRICS_PORT": str(self._ports.metrics),
         }

@@ -93,6 +93,20 @@ def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int =
     )
 
 
+def candidate_url(inference: str) -> str:
+    """Returns where a version takes V2 requests that is loaded and is not the one that answers.
+
+    TorchServe has no V2 address for a version, but its own takes the same body.
+
+    Args:
+        inference: The server's `http://HOST:PORT`.
+
+    Returns:
+        An address in which `{version}` stands for the version.
+    """
+    return f"{inference}/predictions/{MODEL_NAME}/{{version}}"
+
+
 def configuration(properties: str, changes: dict[str, str]) -> str:
     """Returns TorchServe's properties with some of them changed; those that are not there yet are added.
 

@@ -12,7 +12,7 @@ app = typer.Typer()
 @app.command()
 def bridge(
     only: Annotated[
-        str | None, typer.Option(help="Consumers of this process, separated by commas: intake,classify,record,alert.")
+        str | None, typer.Option(help="Consumers of this process, by commas: intake,classify,shadow,record,alert.")
     ] = None,
 ) -> None:
     """Carry messages from the bus to the model server, the records and the alerts.

@@ -32,8 +32,8 @@ StoreAddress = Annotated[
 Author = Annotated[str | None, typer.Option(help="Who says so; else the name of the user.")]
 
 _NOTE: Final = (
-    "A local system that runs takes the champion up within seconds. Model servers in a cluster go on with what they "
-    "serve, and no images go to a candidate: the parts for that are still to come."
+    "A local system that runs takes both up within seconds. Model servers in a cluster go on with what they serve: the "
+    "part for that is still to come."
 )
 
 
@@ -105,7 +105,10 @@ def candidate(
     store: StoreAddress = None,
     data: Data = None,
 ) -> None:
-    """Put a version on trial beside the champion: it gets a share of the images, and answers nobody."""
+    """Put a version on trial beside the champion: it gets a share of the images, and answers nobody.
+
+    `fabwafer model trial` compares what it says with what the champion said of the same images.
+    """
     if (version is None) != none:
         _refuse("expected the version to try, or --none to end the trial")
     with _in_sentences(), _records(data) as records:
@@ -125,6 +128,41 @@ def candidate(
             after=before.number,
         )
         _tell(records, before)
+
+
+@app.command()
+def trial(
+    version: Annotated[str | None, typer.Argument(help="A version that was on trial; else the candidate.")] = None,
+    *,
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Compare a candidate with the champion, on the images that both answered and on those that people reviewed."""
+    import json
+    from dataclasses import asdict
+
+    from fabwafer_training.trial import outcome
+
+    with _in_sentences(), _records(data) as records:
+        chosen = version or _now(records).candidate
+        if chosen is None:
+            _refuse("no version is on trial, so name the one to look at")
+        found = outcome(records.compared(chosen))
+    if as_json:
+        print(json.dumps({"candidate": chosen} | asdict(found), separators=(",", ":")))
+        return
+    if found.images == 0:
+        print(f"{chosen} has answered no image yet that the champion answered too.")
+        return
+    alike = _of(found.agreed, found.images)
+    print(f"Images that both {chosen} and the champion answered: {found.images}, alike: {alike}.")
+    if found.reviewed:
+        champion, candidate = (_of(right, found.reviewed) for right in (found.champion_right, found.candidate_right))
+        print(f"Of them reviewed: {found.reviewed}, the champion right: {champion}, {chosen} right: {candidate}.")
+    else:
+        print("Nobody reviewed any of them yet, so who is right is not known.")
+    if found.differing:
+        _print(_differing_table(chosen, found.differing))
 
 
 @app.command()
@@ -315,6 +353,22 @@ def _versions_table(rows: "list[tuple[ModelCard, list[str]]]") -> "Table":
             ", ".join(states),
             escape(f"{card.training_data.name}. {card.description}"),
         )
+    return table
+
+
+def _of(count: int, whole: int) -> str:
+    return f"{count} ({count / whole:.1%})"
+
+
+def _differing_table(candidate: str, differing: list[tuple[str, str, int]]) -> "Table":
+    from rich.box import SIMPLE
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("champion", escape(candidate), "images", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.columns[2].justify = "right"
+    for champion, said, count in differing:
+        table.add_row(escape(champion), escape(said), str(count))
     return table
 
 
