@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
-from fabwafer.drawing import NotAWaferMapError, read
+from fabwafer.drawing import DIE_GRID, NotAWaferMapError, read
 from fabwafer.imagefile import MAX_BYTES, MAX_PIXELS, BadImageError, probe
 from fabwafer.scaling import CHANNELS, INPUT_SIZE, SCALING_VERSION, scale
 
@@ -76,6 +77,9 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 def encode(grid: NDArray[np.uint8], *, scale: int = 1) -> bytes:
     """Draw a die grid natively: a grey PNG, 0 outside, 127 passed, 255 failed.
 
+    With one pixel a die the file says so (`fabwafer.drawing.DIE_GRID`), and is read as it is: a wafer without a passed
+    die, for one, looks like a drawing of failed dies alone.
+
     Args:
         grid: dies, uint8 [rows, columns].
         scale: pixels along each side of a die.
@@ -86,8 +90,11 @@ def encode(grid: NDArray[np.uint8], *, scale: int = 1) -> bytes:
     pixels = _GREYS[grid]
     if scale > 1:
         pixels = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+    about = PngInfo()
+    if scale == 1:
+        about.add_text(*DIE_GRID)
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG", pnginfo=about)
     return file.getvalue()
 
 

@@ -34,6 +34,7 @@ from fabwafer_training.dataset import Dataset
 from fabwafer_training.metrics import alert_threshold, measure, natural_weights, risk_coverage
 from fabwafer_training.network import Exported, Shape, WaferNet
 from fabwafer_training.readers import read
+from fabwafer_training.readers.npz import write_npz
 from fabwafer_training.report import evaluate
 from fabwafer_training.rounds import Draws, even_weights
 from fabwafer_training.splits import clean, grouped_folds, kept_from_training
@@ -130,7 +131,7 @@ def test_a_class_that_does_not_occur_does_not_lower_the_macro_f1() -> None:
     probabilities = np.eye(3, dtype=np.float32)[[0, 1, 1, 0]]
     found = measure(probabilities, np.array([0, 1, 1, 0]), ["a", "b", "c"])
     assert found["macro_f1"] == 1
-    assert "missed_as_none" not in found
+    assert found["missed_as_none"] is None
 
 
 def test_leaving_the_unsure_to_people_lowers_the_risk_and_the_alert_threshold_keeps_its_word() -> None:
@@ -322,6 +323,14 @@ def test_a_model_learns_from_a_teacher_by_command(trained: Path, tmp_path: Path)
     assert read_card(tmp_path / "pupil").training["teachers"] == ["wafer test-1"]
 
 
+def test_a_model_that_goes_on_from_another_carries_its_terms(trained: Path, tmp_path: Path) -> None:
+    words = ["synthetic:120", "--out", str(tmp_path / "own"), "--rounds", "1", "--maps-per-round", "64"]
+    result = CliRunner().invoke(train_app, [*words, "--from", str(trained)])
+    assert result.exit_code == 0, result.stderr
+    card = read_card(tmp_path / "own")
+    assert (card.notice, card.description) == ("None.", "Trained on from wafer test-1.")
+
+
 # From maps to a model
 
 
@@ -425,9 +434,16 @@ def test_people_get_tables() -> None:
         (evaluate_app, ["synthetic:9", "--model", "nowhere"], "expected a model card"),
         (train_app, ["synthetic:9", "--out", "{}"], "at least 5 maps"),
         (train_app, ["synthetic:90", "--out", "{}", "--widths", "wide"], "wide"),
+        (train_app, ["synthetic:90", "--out", "{}", "--widths", "0,8"], "expected the channels of each stage"),
+        (train_app, ["synthetic:90", "--out", "{}", "--card", "{}/list.json"], "expected a JSON object, found list"),
+        (train_app, ["synthetic:90", "--out", "{}", "--card", "{}/foo.json"], "found foo with 1"),
+        (evaluate_app, ["{}/empty.npz"], "there are no maps to measure on"),
     ],
 )
 def test_mistakes_are_one_sentence(app: Any, words: list[str], complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "foo.json").write_text('{"foo": 1}')
+    write_npz(tmp_path / "empty.npz", read("synthetic:9").subset(np.array([], dtype=np.intp)))
     result = CliRunner().invoke(app, [word.replace("{}", str(tmp_path)) for word in words])
     assert result.exit_code == 1
     assert complaint in result.stderr.replace("\n", " ")

@@ -1,5 +1,6 @@
 """Readers: the same labelled maps, whatever form they come in, and a clear word on what is wrong with a file."""
 
+import functools
 import os
 import pickle
 import sys
@@ -19,7 +20,9 @@ from fabwafer.wafermap import encode
 from fabwafer_training.commands.data import app
 from fabwafer_training.dataset import DataError, Dataset, joined
 from fabwafer_training.readers import read
+from fabwafer_training.readers.folder import write_folder
 from fabwafer_training.readers.npz import write_npz
+from fabwafer_training.splits import kept_from_training
 from tests.records_fixtures import CAPTURED, shot
 
 MAPS = sample(8, 18)
@@ -167,6 +170,78 @@ def test_the_builtins_are_out_of_reach(tmp_path: Path, name: str) -> None:
         read(str(tmp_path / "a.pkl"))
 
 
+class _Call:
+    """Pickles as a call of a function, with a state that is set afterwards."""
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...], state: Any = None) -> None:
+        self.called = (function, arguments, state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.called
+
+
+def _filled(shape: tuple[int, ...], dtype: Any, content: Any) -> _Call:
+    pickled: Any = np.zeros(1).__reduce__()
+    reconstruct, arguments, _ = pickled
+    return _Call(reconstruct, arguments, (1, shape, dtype, False, content))
+
+
+# Objects that lie about what is at which place: NumPy's own `dtype.__setstate__` believes them.
+_FORGED = _Call(np.dtype, ("V8", False, True), (3, "|", None, ("o",), {"o": (np.dtype(object), 0)}, 8, 1, 0))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(_filled((1,), _FORGED, b"12345678"), id="a dtype with fields"),
+        pytest.param(_filled((1,), _Call(np.dtype, ("V8",)), b"12345678"), id="bytes of no kind"),
+        pytest.param(_filled((9,), np.dtype(object), [1]), id="fewer objects than the shape has"),
+        pytest.param(_filled((9,), np.dtype(np.int64), b"12345678"), id="fewer numbers than the shape has"),
+        pytest.param(_filled((-1,), np.dtype(np.int64), b"12345678"), id="a negative side"),
+        pytest.param(_Call(np.ndarray, ((1,), np.dtype(object), b"12345678")), id="an array over other memory"),
+        pytest.param(_Call(bytes, (10**13,)), id="bytes without end"),
+    ],
+)
+def test_a_pickle_cannot_reach_into_memory(tmp_path: Path, content: _Call) -> None:
+    file = dump(columns(nested=False) | {"waferMap": content}, tmp_path / "forged.pkl")
+    with pytest.raises(DataError, match="cannot be read as a pickled table"):
+        read(str(file))
+
+
+def test_columns_of_pandas_own_kinds_are_read_or_passed_over(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas", reason="writes the file with pandas")
+    table = pandas.DataFrame(columns(nested=False))
+    table["lotName"] = table["lotName"].astype("category")
+    table["trainTestLabel"] = table["trainTestLabel"].replace(0, "").astype("string")
+    table["waferIndex"] = table["waferIndex"].astype("Int64")
+    table["measured"] = pandas.Timestamp("2026-01-01")
+    data = read(str(dump(table, tmp_path / "LSWMD.pkl")))
+    assert_all_labelled_maps(data)
+    assert data.groups.tolist() == [f"lot{row // 3}" for row in range(LABELLED)]
+    assert data.split[1] == "Training"
+
+
+def test_the_blocks_of_pandas_1_3_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pandas = pytest.importorskip("pandas", reason="writes the file with pandas")
+
+    def new_block(values: Any, places: Any, *, ndim: int) -> Any:
+        raise AssertionError("only its name is written")
+
+    home = ModuleType("pandas.core.internals.blocks")
+    new_block.__module__, new_block.__qualname__ = home.__name__, "new_block"
+    monkeypatch.setattr(home, "new_block", new_block, raising=False)
+    monkeypatch.setitem(sys.modules, home.__name__, home)
+    given = columns(nested=True)
+    values = np.empty((len(given), len(MAPS)), dtype=object)
+    for place, column in enumerate(given.values()):
+        for row, cell in enumerate(column):
+            values[place, row] = cell
+    manager = pandas.DataFrame(given)._mgr  # for its axes, which have not changed since
+    block = _Call(functools.partial(new_block, ndim=2), (values, slice(0, len(given), 1)))
+    frame = _Call(pandas.DataFrame, (), {"_mgr": _Call(type(manager), ((block,), manager.axes))})
+    assert_all_labelled_maps(read(str(dump(frame, tmp_path / "LSWMD.pkl", protocol=2))))
+
+
 def write_matlab(path: Path) -> None:
     """Writes a struct array as MATLAB does: fields of references, text as 16-bit codes, matrices columns first."""
     with h5py.File(path, "w") as file:
@@ -208,6 +283,92 @@ def test_maps_come_back_from_npz_and_from_a_folder_of_pictures(tmp_path: Path) -
     assert (tmp_path / "pictures" / "valid" / "Center").is_dir()
 
 
+def test_a_wafer_without_a_passed_die_comes_back_from_a_folder(tmp_path: Path) -> None:
+    failed = np.where(MAPS[0][1] > 0, 2, 0).astype(np.uint8)
+    margin = np.pad(MAPS[1][1], 2)
+    data = Dataset("odd", [failed, margin], np.array(["Near-full", "Loc"]), np.array(["a", "b"]))
+    write_folder(tmp_path / "pictures", data)
+    assert read(str(tmp_path / "pictures")).digest() == data.digest()
+
+
+@pytest.mark.parametrize("label", ["../../else", "/tmp/else", "a/b", "", "..", ".hidden", "x" * 65, "not-a-wafer"])
+def test_what_cannot_name_a_class_is_refused_by_readers_and_writers(tmp_path: Path, label: str) -> None:
+    data = Dataset("odd", [MAPS[0][1]], np.array([label]), np.array(["a"]))
+    write_npz(tmp_path / "a.npz", data)
+    with pytest.raises(DataError, match=r"a\.npz: row 0: "):
+        read(str(tmp_path / "a.npz"))
+    with pytest.raises(DataError, match="row 0: "):
+        write_folder(tmp_path / "in" / "pictures", data)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_classes_that_differ_in_the_case_alone_are_refused(tmp_path: Path) -> None:
+    data = Dataset("odd", [grid for _, grid in MAPS[:2]], np.array(["Donut", "donut"]), np.array(["a", "b"]))
+    write_npz(tmp_path / "a.npz", data)
+    with pytest.raises(DataError, match="row 1: the classes 'Donut' and 'donut' differ in nothing but the case"):
+        read(str(tmp_path / "a.npz"))
+
+
+def test_maps_are_not_written_among_others(tmp_path: Path) -> None:
+    for code in (0, 1):
+        result = CliRunner().invoke(app, ["convert", "synthetic:9", str(tmp_path / "pictures")])
+        assert result.exit_code == code
+    assert "expected a folder that is new or empty" in result.stderr
+
+
+def pictures(path: Path, *folders: str) -> Path:
+    for number, folder in enumerate(folders):
+        (path / folder).mkdir(parents=True)
+        (path / folder / "1.png").write_bytes(encode(MAPS[number][1]))
+    return path
+
+
+def test_the_parts_of_a_folder_may_be_called_otherwise_and_what_is_hidden_is_passed_over(tmp_path: Path) -> None:
+    folder = pictures(tmp_path, "Train/Loc", "validation/Loc", "Train/.ipynb_checkpoints", ".git/Loc")
+    (folder / "Train" / "Loc" / "._1.png").write_bytes(b"of a Mac")
+    (folder / "Train" / "Loc" / "Thumbs.db").write_bytes(b"of Windows")
+    data = read(str(folder))
+    assert (data.labels.tolist(), data.split.tolist()) == (["Loc", "Loc"], ["train", "valid"])
+    assert kept_from_training(data, seed=5).tolist() == [False, True]
+
+
+def test_pictures_that_would_be_missed_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found Loc beside it"):
+        read(str(pictures(tmp_path / "mixed", "train/Loc", "Loc")))
+    folder = pictures(tmp_path / "other", "Loc")
+    (folder / "Loc" / "2.bmp").write_bytes(b"BM")
+    with pytest.raises(DataError, match=r"2\.bmp: expected pictures as \.png"):
+        read(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"label": np.arange(9)}, "label should be one row of texts, is int64"),
+        ({"label": np.full(9, np.nan)}, "label should be one row of texts, is float64"),
+        ({"offsets": np.zeros((2, 5))}, "offsets should be one row of whole numbers"),
+        ({"height": np.array("x")}, "height should be one row of whole numbers"),
+        ({"group": np.array(3)}, "group should be one row of texts or whole numbers"),
+        ({"flat": np.zeros(9)}, "flat should be one row of dies, uint8"),
+    ],
+)
+def test_an_npz_with_an_array_of_another_kind_is_named(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
+    write_npz(tmp_path / "a.npz", read("synthetic:9"))
+    with np.load(tmp_path / "a.npz") as archive:
+        arrays = dict(archive) | change
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=f"a.npz: {complaint}"):
+        read(str(tmp_path / "a.npz"))
+
+
+def test_a_wrong_die_in_an_npz_is_named_with_its_row(tmp_path: Path) -> None:
+    data = read("synthetic:9")
+    data.grids[4][1, 1] = 3
+    write_npz(tmp_path / "a.npz", data)
+    with pytest.raises(DataError, match=r"row 4: flat may hold 0 \(outside\), 1 \(passed\) and 2 \(failed\), has 3"):
+        read(str(tmp_path / "a.npz"))
+
+
 def test_the_synthetic_maps_are_those_of_their_seed() -> None:
     assert read("synthetic:18:8").labels.tolist() == [label for label, _ in MAPS]
     assert read("synthetic:18:8").digest() != read("synthetic:18:9").digest()
@@ -219,6 +380,8 @@ def test_the_synthetic_maps_are_those_of_their_seed() -> None:
         ({"waferMap": [np.full((3, 3), 7)] * len(MAPS)}, "row 0: waferMap may hold"),
         ({"waferMap": [np.zeros(5)] * len(MAPS)}, "row 0: waferMap should have rows and columns"),
         ({"waferMap": ["circle"] * len(MAPS)}, "row 0: waferMap holds str"),
+        ({"waferMap": [np.full((3, 3), 2**70, dtype=object)] * len(MAPS)}, "row 0: waferMap may hold"),
+        ({"failureType": [3] * len(MAPS)}, "row 0: failureType holds 3, expected the name of a class or nothing"),
         ({"failureType": [0] * len(MAPS)}, "none of its 18 rows has a label in failureType"),
         ({"failureType": ["none"]}, "failureType has 1 rows, waferMap has 18"),
     ],

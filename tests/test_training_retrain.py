@@ -185,6 +185,16 @@ def test_what_the_gate_refuses_is_not_published_and_ends_with_3(
         assert records.rollouts() == []
 
 
+def test_without_a_review_there_is_nothing_to_retrain_on(
+    champion: Path, tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_records(tmp_path, migrated_sqlite, monkeypatch)
+    result = CliRunner().invoke(app, [*words(champion, str(tmp_path / "store")), "--reviews", "records"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "there is nothing to retrain on" in result.stderr
+    assert open_store(str(tmp_path / "store")).names() == []
+
+
 def test_maps_that_cannot_be_used_end_with_4_and_what_is_away_with_1(
     champion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

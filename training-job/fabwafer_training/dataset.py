@@ -1,12 +1,19 @@
 """Labelled wafer maps: what every reader returns and all of training works on."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fabwafer.defects import NOT_A_WAFER
+
+_CLASS_NAME: Final = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,63}")
+"""It names folders and the labels of metrics, so it must not lead out of the one or flood the others."""
 
 
 class DataError(Exception):
@@ -71,6 +78,31 @@ class Dataset:
             digest + label.encode() for digest, label in zip(self.digests(), self.labels.tolist(), strict=True)
         )
         return hashlib.sha256(b"\n".join(rows)).hexdigest()
+
+
+def check_classes(source: str, data: Dataset) -> None:
+    """Checks that the labels can be names of classes.
+
+    Args:
+        source: What the maps were read from, for the sentence.
+        data: The maps.
+
+    Raises:
+        DataError: One cannot be, or two are the same but for the case.
+    """
+    seen: dict[str, str] = {}
+    for label in sorted(set(data.labels.tolist())):
+        name = data.names[int(np.flatnonzero(data.labels == label)[0])]
+        if not _CLASS_NAME.fullmatch(label):
+            raise DataError(
+                f"{source}: {name}: expected a class of 1 to 64 characters, without slashes and not beginning with a "
+                f"dot, got {label!r}"
+            )
+        if label == NOT_A_WAFER:
+            raise DataError(f"{source}: {name}: {label} is no class of wafers: it is what other pictures are called")
+        other = seen.setdefault(label.casefold(), label)
+        if other != label:
+            raise DataError(f"{source}: {name}: the classes {other!r} and {label!r} differ in nothing but the case")
 
 
 def digest_grid(grid: NDArray[np.uint8]) -> bytes:

@@ -95,8 +95,7 @@ def judge(
             reasons.append(
                 f"{name}: recall {now:.3f} is below {limits.recall_floor:.3f} and below the champion's, {was:.3f}"
             )
-    if after.get("missed_as_none", 0.0) > limits.missed_as_none:
-        missed = after["missed_as_none"]
+    if (missed := after["missed_as_none"] or 0.0) > limits.missed_as_none:
         reasons.append(f"{missed:.2%} of defects are called none, allowed is {limits.missed_as_none:.2%}")
     return Verdict(True, not reasons, reasons, difference, limits)
 

@@ -86,7 +86,9 @@ def prepare(data: Dataset, kept_seed: int, tell: Callable[[str], None]) -> Mater
     kept = kept_from_training(cleaned, kept_seed)
     absent = sorted(set(counts) - set(cleaned.labels[~kept].tolist()))
     if absent:
-        raise DataError(f"{data.name}: all maps of {', '.join(absent)} are in one group, which cannot be split")
+        raise DataError(
+            f"{data.name}: all maps of {', '.join(absent)} are in one group, which cannot be split, or in valid"
+        )
     return Material(cleaned, classes_of(cleaned), kept, kept_seed)
 
 

@@ -61,6 +61,7 @@ def measure(
         },
         "confusion": (confusion if weights is not None else confusion.astype(int)).tolist(),
     }
+    result |= dict.fromkeys(("binary_accuracy", "binary_precision", "binary_recall", "missed_as_none"))
     if NONE in classes:
         none = list(classes).index(NONE)
         defect, alarm = targets != none, guessed != none

@@ -122,5 +122,12 @@ def parameters(network: nn.Module) -> int:
 
 
 def widths_of(text: str) -> tuple[int, ...]:
-    """Reads stage widths written as `32,64,128`."""
-    return tuple(int(part) for part in text.split(","))
+    """Reads stage widths written as `32,64,128`.
+
+    Raises:
+        ValueError: They are not.
+    """
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"expected the channels of each stage, such as 32,64,128, got {text!r}")
+    return tuple(map(int, parts))

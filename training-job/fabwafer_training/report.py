@@ -43,14 +43,16 @@ def predict(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32],
         The probabilities [n, classes], and the numbers of the true classes [n].
 
     Raises:
-        DataError: A label is none of the model's classes.
+        DataError: A label is none of the model's classes, or there are no maps.
     """
+    if len(data) == 0:
+        raise DataError(f"{data.name}: there are no maps to measure on")
     numbers = {name: number for number, name in enumerate(classifier.card.classes)}
     unknown = sorted(set(data.labels.tolist()) - set(numbers))
     if unknown:
         row = int(np.flatnonzero(data.labels == unknown[0])[0])
         raise DataError(
-            f"{data.name}: row {row}: label {unknown[0]!r} is none of the model's classes {', '.join(numbers)}"
+            f"{data.name}: {data.names[row]}: label {unknown[0]!r} is none of the model's classes {', '.join(numbers)}"
         )
     found = classifier.classify_grids(data.grids)
     return np.stack([one.probabilities for one in found]), np.array([numbers[label] for label in data.labels.tolist()])

@@ -176,10 +176,14 @@ def precision(gpu: bool) -> Literal["bf16-mixed", "32-true"]:
 
 
 def _checkpoint_of(path: Path, identity: str) -> Path | None:
-    """The checkpoint, if it was left by the same run."""
+    """The checkpoint, if it was left by the same run; one that a full disk cut off is none."""
     if not path.exists():
         return None
-    return path if torch.load(path, map_location="cpu", weights_only=True).get("run") == identity else None
+    try:
+        run = torch.load(path, map_location="cpu", weights_only=True).get("run")
+    except Exception:  # torch says in many ways that a file is none of its own
+        return None
+    return path if run == identity else None
 
 
 class _Module(LightningModule):

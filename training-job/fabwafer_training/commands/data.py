@@ -20,6 +20,7 @@ def convert(
     source: _Source, out: Annotated[Path, typer.Argument(help="A file that ends in .npz, or a folder for pictures.")]
 ) -> None:
     """Write labelled maps in another form."""
+    from fabwafer_training.dataset import DataError
     from fabwafer_training.readers.folder import write_folder
     from fabwafer_training.readers.npz import write_npz
 
@@ -32,10 +33,12 @@ def convert(
             write_npz(out, data)
         else:
             write_folder(out, data)
-    except OSError as error:
-        typer.echo(f"{out}: {error.strerror}", err=True)
+    except (DataError, OSError) as error:
+        typer.echo(str(error) if isinstance(error, DataError) else f"{out}: {error.strerror}", err=True)
         raise typer.Exit(1) from None
     typer.echo(f"wrote {len(data)} maps to {out}", err=True)
+    if not out.suffix and len(set(data.groups.tolist())) < len(data):
+        typer.echo("A folder keeps no lots: a split of these pictures may cut through one.", err=True)
 
 
 @app.command()
@@ -46,6 +49,7 @@ def show(
     import json
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from fabwafer_training.splits import clean
@@ -60,18 +64,19 @@ def show(
                     "maps": len(data),
                     "groups": len(set(data.groups.tolist())),
                     "classes": data.counts(),
-                    "conflicting_rows": left_out.conflicting.tolist(),
-                    "repeated_rows": left_out.repeated.tolist(),
+                    "conflicting": [data.names[row] for row in left_out.conflicting],
+                    "repeated": [data.names[row] for row in left_out.repeated],
                     "sha256": data.digest(),
                 }
             )
         )
         return
-    table = Table(title=f"{data.name}: {len(data)} maps in {len(set(data.groups.tolist()))} groups")
+    title = f"{data.name}: {len(data)} maps in {len(set(data.groups.tolist()))} groups"
+    table = Table(title=escape(title))
     table.add_column("class")
     table.add_column("maps", justify="right")
     for name, count in data.counts().items():
-        table.add_row(name, str(count))
+        table.add_row(escape(name), str(count))
     console = Console()
     console.print(table)
     console.print(

@@ -18,7 +18,7 @@ def evaluate(
     float32: Annotated[bool, typer.Option("--float32", help="Measure the float32 file, not the int8 one.")] = False,
     kept: Annotated[
         int | None,
-        typer.Option(metavar="SEED", help="Only the maps that training with this seed keeps aside."),
+        typer.Option(metavar="SEED", min=0, help="Only the maps that training with this seed keeps aside."),
     ] = None,
     alert_precision: Annotated[
         float, typer.Option(min=0, max=1, help="Find the alert threshold for this share of right alerts.")
@@ -69,10 +69,12 @@ def evaluate(
 
 def _print_tables(result: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    figures = Table(title=f"{result['model']['name']} {result['model']['version']} on {result['data']['name']}")
+    title = f"{result['model']['name']} {result['model']['version']} on {result['data']['name']}"
+    figures = Table(title=escape(title))
     figures.add_column("figure")
     figures.add_column("these maps", justify="right")
     figures.add_column("natural share of none", justify="right")
@@ -92,10 +94,10 @@ def _print_tables(result: dict[str, Any]) -> None:
         )
         taken = f"{others[0][1]} ({others[0][0]})" if others and others[0][0] else ""
         classes.add_row(
-            name,
+            escape(name),
             *(f"{figure[key]:.3f}" for key in ("precision", "recall", "f1")),
             str(figure["support"]),
-            taken,
+            escape(taken),
         )
     console.print(classes)
     review, alert = result["review"], result["alert"]

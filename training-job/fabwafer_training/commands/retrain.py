@@ -103,9 +103,13 @@ def retrain(
         with _opened(url) as records, tempfile.TemporaryDirectory(prefix="fabwafer-champion-") as folder:
             if champion is None:
                 champion = champion_of(records, opened, Path(folder), console.print) if records else default_model()
+            reviewed = read(f"records:{url}" if url and reviews == "records" else reviews)
+            if len(reviewed) == 0 and not reviewed.unread:
+                console.print("No wafer was reviewed: there is nothing to retrain on.")
+                return
             outcome = run(
                 read(base),
-                read(f"records:{url}" if url and reviews == "records" else reviews),
+                reviewed,
                 champion,
                 opened,
                 rounds=rounds,

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,8 +48,6 @@ def train(
     ] = None,
 ) -> None:
     """Train a model on labelled wafer maps, calibrate, quantise and measure it, and write it with its card."""
-    import json
-
     from rich.console import Console
 
     from fabwafer.modelcard import ModelRefusedError, read_card
@@ -68,16 +66,18 @@ def train(
             f"round {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s, about {left:.0f} min left"
         )
 
-    about = {"name": "wafer", "version": version or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")}
+    about: dict[str, Any] = {"name": "wafer", "version": version or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")}
     try:
         if card is not None:
-            about |= json.loads(card.read_text(encoding="utf-8"))
-        material = prepare(read(data), kept, console.print)
+            about |= _about(card)
         weights, shape = None, Shape(widths_of(widths), blocks)
+        material = prepare(read(data), kept, console.print)
         if start is not None:
             weights, shape = weights_to_go_on_from(start, material.classes)
             before = read_card(start)
-            about = {"description": f"Trained on from {before.name} {before.version}."} | about
+            # What it was trained on before has its terms, which hold for what is made of it.
+            own = {"limits": before.limits, "notice": before.notice, "citations": before.citations}
+            about = {"description": f"Trained on from {before.name} {before.version}."} | own | about
         settings = Settings(
             shape=shape,
             epochs=rounds or (17 if start is None else 12),
@@ -91,7 +91,7 @@ def train(
             material, out, settings, about, tell=console.print, report=show, start=weights, teachers=teacher or ()
         )
     except (DataError, ModelRefusedError, OSError, ValueError) as error:
-        console.print(str(error), style="red")
+        console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     if result is None:
         return
@@ -101,3 +101,28 @@ def train(
         f"macro-F1 {figures['macro_f1']:.3f}, worst recall {figures['worst_class_recall']:.3f}, "
         f"accuracy {figures['accuracy']:.3f}"
     )
+
+
+def _about(file: Path) -> dict[str, Any]:
+    """Reads what a card is to say beside its figures.
+
+    Raises:
+        DataError: It is no JSON object, or says something else.
+    """
+    import json
+
+    from fabwafer_training.dataset import DataError
+
+    kinds = {"name": str, "description": str, "limits": list, "notice": str, "citations": list}
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file}: expected a JSON object: {error}") from None
+    if not isinstance(said, dict):
+        raise DataError(f"{file}: expected a JSON object, found {type(said).__name__}")
+    for key, value in said.items():
+        if not isinstance(value, kinds.get(key, ())):
+            raise DataError(
+                f"{file}: expected {', '.join(kinds)}, texts and lists of texts, found {key} with {value!r}"
+            )
+    return said

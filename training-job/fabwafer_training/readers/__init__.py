@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fabwafer_training.dataset import DataError, Dataset
+from fabwafer_training.dataset import DataError, Dataset, check_classes
 
 
 def read(source: str) -> Dataset:
@@ -15,12 +15,20 @@ def read(source: str) -> Dataset:
     Raises:
         DataError: There is nothing to read, or it is not in the form it seems to be in.
     """
+    data = _read(source)
+    check_classes(source, data)
+    return data
+
+
+def _read(source: str) -> Dataset:
     if source.startswith("synthetic:"):
         from fabwafer_training.readers.synthetic import read_synthetic
 
         return read_synthetic(source)
     if source == "records" or source.startswith("records:"):
         return _read_records(source.partition(":")[2])
+    if not source:
+        raise DataError("expected a file, a folder, synthetic:N or records, got nothing")
     path = Path(source)
     if path.is_dir():
         from fabwafer_training.readers.folder import read_folder

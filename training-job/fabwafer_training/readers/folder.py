@@ -1,45 +1,76 @@
 """Labelled wafer maps as pictures in folders: `train/<class>/*.png` and `valid/<class>/*.png`, or `<class>/*.png`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from fabwafer.wafermap import BadImageError, NotAWaferMapError, decode, encode
-from fabwafer_training.dataset import DataError, Dataset
+from fabwafer_training.dataset import DataError, Dataset, check_classes
 
-PARTS: Final = ("train", "valid", "test")
+PARTS: Final = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+"""Folders that are parts and no classes, in any case, and what they are called here."""
 SUFFIXES: Final = (".png", ".jpg", ".jpeg")
+OTHER_PICTURES: Final = (".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 def read_folder(path: Path) -> Dataset:
     """Reads every picture, drawn in any way that the model server reads. Each is a group of its own.
 
+    What is hidden, and files that are no pictures, are passed over.
+
     Raises:
-        DataError: There are no pictures, or one is no wafer map.
+        DataError: There are no pictures, one cannot be read or is no wafer map, or some lie where they would be missed.
     """
-    parts = [part for part in PARTS if (path / part).is_dir()]
+    folders = _folders(path)
+    parts = [folder for folder in folders if folder.name.lower() in PARTS]
+    if parts and len(parts) < len(folders):
+        beside = next(folder for folder in folders if folder not in parts)
+        raise DataError(f"{path}: expected classes in {parts[0].name}, or without it, found {beside.name} beside it")
     grids, labels, groups, split = [], [], [], []
-    for part in parts or [""]:
-        for folder in sorted(child for child in (path / part).iterdir() if child.is_dir()):
-            for file in sorted(child for child in folder.iterdir() if child.suffix.lower() in SUFFIXES):
+    for part in parts or [path]:
+        for folder in _folders(part):
+            for file in _pictures(folder):
                 try:
                     grids.append(decode(file.read_bytes()))
                 except (BadImageError, NotAWaferMapError) as error:
                     raise DataError(f"{file}: {error}") from None
+                except OSError as error:
+                    raise DataError(f"{file}: {error.strerror}") from None
                 labels.append(folder.name)
                 groups.append(str(file.relative_to(path)))
-                split.append(part)
+                split.append(PARTS[part.name.lower()] if parts else "")
     if not grids:
         raise DataError(f"{path}: found no pictures in {path}/<class> or {path}/train/<class>")
     return Dataset(path.name, grids, np.array(labels), np.array(groups), np.array(split), names=groups)
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(".") or file.is_dir():
+            continue
+        if file.suffix.lower() in OTHER_PICTURES:
+            raise DataError(f"{file}: expected pictures as {', '.join(SUFFIXES)}")
+        if file.suffix.lower() in SUFFIXES:
+            yield file
 
 
 def write_folder(path: Path, data: Dataset) -> None:
     """Writes maps as grey PNG files, native (a pixel a die), in the folders that `read_folder` reads.
 
     Maps whose split the source calls Test, or valid, go to `valid`; all others go to `train`.
+
+    Raises:
+        DataError: The folder holds something already, or a label cannot name a folder.
     """
+    check_classes(str(path), data)
+    if path.exists() and any(path.iterdir()):
+        raise DataError(f"{path}: expected a folder that is new or empty: what is in it would count among the maps")
     for row, (grid, label) in enumerate(zip(data.grids, data.labels.tolist(), strict=True)):
         part = data.split[row].lower() if len(data.split) else ""
         folder = path / ("valid" if part in ("valid", "test") else "train") / label

@@ -21,9 +21,14 @@ def read_matlab(path: Path) -> Dataset:
             for value in file.values():
                 if isinstance(value, h5py.Group) and MAP in value and LABEL in value:
                     return assemble(path, {name: _column(file, value[name]) for name in value})
-    except OSError as error:
-        raise DataError(f"{path}: expected a MATLAB file of version 7.3 (HDF5): {error}") from None
-    raise DataError(f"{path}: found no struct array with the fields {MAP} and {LABEL}")
+            found = [", ".join(value) for value in file.values() if isinstance(value, h5py.Group)]
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file can fail in any way
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{path}: expected a MATLAB file of version 7.3 (HDF5): {reason}") from None
+    fields = f"; found the fields {'; '.join(found)[:300]}" if any(found) else ""
+    raise DataError(f"{path}: found no struct array with the fields {MAP} and {LABEL}{fields}")
 
 
 def _column(file: h5py.File, field: h5py.Dataset) -> list[Any]:

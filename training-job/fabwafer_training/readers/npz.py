@@ -1,10 +1,10 @@
 """Labelled wafer maps in one `.npz`: all dies in one flat array, with offsets and shapes."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fabwafer_training.dataset import DataError, Dataset
 
@@ -21,13 +21,16 @@ def read_npz(path: Path) -> Dataset:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: expected a NumPy .npz archive without pickled objects: {error}") from None
+            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+    except Exception as error:  # a damaged archive can fail in any way
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{path}: expected a NumPy .npz archive without pickled objects: {reason}") from None
     for name in FIELDS:
         if name not in arrays:
             raise DataError(f"{path}: the array {name!r} is missing; found {', '.join(sorted(arrays)) or 'none'}")
-    labels = arrays["label"].astype(np.str_)
+    for name in (*FIELDS, *(name for name in ("group", "split") if name in arrays)):
+        _check_kind(path, name, arrays[name])
+    labels = np.array([label.strip() for label in arrays["label"].astype(np.str_).tolist()], dtype=np.str_)
     flat, offsets = arrays["flat"], arrays["offsets"].astype(np.int64)
     sizes = arrays["height"].astype(np.int64) * arrays["width"].astype(np.int64)
     if not len(labels) == len(sizes) == len(offsets) - 1:
@@ -41,8 +44,12 @@ def read_npz(path: Path) -> Dataset:
     if len(misfits):
         row = int(misfits[0])
         raise DataError(f"{path}: row {row}: offsets give {offsets[row + 1] - offsets[row]} dies, shape {sizes[row]}")
-    if flat.dtype != np.uint8 or (len(flat) and int(flat.max()) > 2):
-        raise DataError(f"{path}: flat must be uint8 dies 0 (outside), 1 (passed) or 2 (failed)")
+    wrong = np.flatnonzero(flat > 2)
+    if len(wrong):
+        row = int(np.searchsorted(offsets, wrong[0], side="right")) - 1
+        raise DataError(
+            f"{path}: row {row}: flat may hold 0 (outside), 1 (passed) and 2 (failed), has {flat[wrong[0]]}"
+        )
     grids = [
         flat[start : start + size].reshape(height, -1)
         for start, size, height in zip(offsets[:-1], sizes, arrays["height"].astype(int), strict=True)
@@ -54,6 +61,13 @@ def read_npz(path: Path) -> Dataset:
         if len(column) not in (rows, 0 if name == "split" else rows):
             raise DataError(f"{path}: {name} has {len(column)} rows, label has {rows}")
     return Dataset(path.stem, grids, labels, groups.astype(np.str_), split.astype(np.str_))
+
+
+def _check_kind(path: Path, name: str, array: NDArray[Any]) -> None:
+    expected = {"flat": "u", "label": "US", "group": "USiu", "split": "US"}.get(name, "iu")
+    if array.ndim != 1 or array.dtype.kind not in expected or (name == "flat" and array.dtype != np.uint8):
+        kinds = {"u": "dies, uint8", "US": "texts", "USiu": "texts or whole numbers", "iu": "whole numbers"}[expected]
+        raise DataError(f"{path}: {name} should be one row of {kinds}, is {array.dtype} of the shape {array.shape}")
 
 
 def write_npz(path: Path, data: Dataset) -> None:

@@ -16,10 +16,10 @@ SPLIT: Final = ("trianTestLabel", "trainTestLabel")
 """The first is how the most spread copy spells it."""
 
 
-def unwrapped(value: Any) -> str:
-    """Returns the text in a cell: itself, or the first of nested lists or arrays; empty where there is none.
+def unwrapped(value: Any) -> Any:
+    """Returns what is in a cell: itself, or the first of nested lists or arrays, text without spaces around it.
 
-    Cells without a label hold an empty array in one copy and the number 0 in another.
+    Empty text stands for nothing: an empty array in one copy, the number 0 in another, NaN or None elsewhere.
     """
     while isinstance(value, (list, tuple, np.ndarray)):
         if isinstance(value, np.ndarray) and value.ndim == 0:
@@ -30,7 +30,9 @@ def unwrapped(value: Any) -> str:
         value = value[0]
     if isinstance(value, bytes):
         return value.decode("latin-1").strip()
-    return str(value).strip() if isinstance(value, str) else ""
+    if isinstance(value, str):
+        return str(value).strip()
+    return "" if value is None or value != value or value == 0 else value  # noqa: PLR0124 - NaN
 
 
 def assemble(path: Path, columns: Mapping[str, Sequence[Any]]) -> Dataset:
@@ -43,20 +45,22 @@ def assemble(path: Path, columns: Mapping[str, Sequence[Any]]) -> Dataset:
         if name not in columns:
             raise DataError(f"{path}: the column {name!r} is missing; found {', '.join(map(str, columns)) or 'none'}")
     rows = len(columns[MAP])
-    for name, column in columns.items():
-        if len(column) != rows:
-            raise DataError(f"{path}: {name} has {len(column)} rows, {MAP} has {rows}")
+    for name in (LABEL, LOT, *SPLIT):
+        if name in columns and len(columns[name]) != rows:
+            raise DataError(f"{path}: {name} has {len(columns[name])} rows, {MAP} has {rows}")
     split_name = next((name for name in SPLIT if name in columns), None)
     grids, labels, groups, split, names = [], [], [], [], []
     for row in range(rows):
         label = unwrapped(columns[LABEL][row])
-        if not label:
+        if label == "":
             continue
+        if not isinstance(label, str):
+            raise DataError(f"{path}: row {row}: {LABEL} holds {label!r}, expected the name of a class or nothing")
         grids.append(_grid(path, row, columns[MAP][row]))
         labels.append(label)
         lot = unwrapped(columns[LOT][row]) if LOT in columns else ""
-        groups.append(lot or f"row {row}")
-        split.append(unwrapped(columns[split_name][row]) if split_name else "")
+        groups.append(str(lot) or f"row {row}")
+        split.append(str(unwrapped(columns[split_name][row])) if split_name else "")
         names.append(f"row {row}")
     if not grids:
         raise DataError(f"{path}: none of its {rows} rows has a label in {LABEL}")
@@ -66,8 +70,9 @@ def assemble(path: Path, columns: Mapping[str, Sequence[Any]]) -> Dataset:
 def _grid(path: Path, row: int, value: Any) -> NDArray[np.uint8]:
     try:
         grid = np.asarray(value)
-        numbers = grid.astype(np.uint8)
-    except (TypeError, ValueError):
+        with np.errstate(invalid="ignore"):  # NaN is told of below
+            numbers = grid.astype(np.float64).astype(np.uint8)
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"{path}: row {row}: {MAP} holds {type(value).__name__}, not a table of dies") from None
     if grid.ndim != 2 or grid.size == 0:
         raise DataError(f"{path}: row {row}: {MAP} should have rows and columns of dies, has the shape {grid.shape}")
