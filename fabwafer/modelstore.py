@@ -48,7 +48,7 @@ class Store(ABC):
 
     def place(self, version: str) -> str:
         """Returns where a version is, or would be: a folder or a URL."""
-        return f"{self.address}/versions/{_checked(version)}"
+        return f"{self.address}/versions/{checked_version(version)}"
 
     @abstractmethod
     def work_folder(self, version: str) -> Path:
@@ -90,7 +90,7 @@ class Store(ABC):
         Raises:
             DamagedError: The version is there and damaged.
         """
-        if _checked(version) not in self.names():
+        if checked_version(version) not in self.names():
             return None
         with tempfile.TemporaryDirectory(prefix="fabwafer-version-") as folder:
             return read_card(self.fetch(version, Path(folder)))
@@ -106,7 +106,7 @@ class Store(ABC):
             StoreError: There is no such version.
             DamagedError: It is damaged.
         """
-        if _checked(version) not in self.names():
+        if checked_version(version) not in self.names():
             raise StoreError(f"there is no version {version} in {self}")
         folder = self._local(version, to)
         try:
@@ -157,7 +157,7 @@ class FolderStore(Store):
 
     def work_folder(self, version: str) -> Path:
         """Returns a folder in the store itself, so that publishing is a rename."""
-        return _made(self._work / _checked(version))
+        return _made(self._work / checked_version(version))
 
     def names(self) -> list[str]:
         """Returns the names of the versions, damaged ones among them."""
@@ -168,7 +168,7 @@ class FolderStore(Store):
     def read(self, version: str, name: str) -> bytes:
         """Reads one file of a version."""
         try:
-            return (self._versions / _checked(version) / name).read_bytes()
+            return (self._versions / checked_version(version) / name).read_bytes()
         except OSError as error:
             raise DamagedError(f"the version {version} in {self} is damaged: {name}: {error.strerror}") from None
 
@@ -211,7 +211,7 @@ class BucketStore(Store):
 
     def work_folder(self, version: str) -> Path:
         """Returns a folder on this machine."""
-        return _made((self._work or _own_temporary()) / _checked(version))
+        return _made((self._work or _own_temporary()) / checked_version(version))
 
     def names(self) -> list[str]:
         """Returns the names of the versions, damaged ones among them; what has no card is none."""
@@ -268,7 +268,7 @@ class BucketStore(Store):
                 return None
 
     def _key(self, version: str, name: str) -> str:
-        return f"{self._root}/versions/{_checked(version)}/{name}"
+        return f"{self._root}/versions/{checked_version(version)}/{name}"
 
     @contextmanager
     def _asked(self) -> Iterator[None]:
@@ -309,7 +309,12 @@ def store_address(store: str | None, data: Path | None) -> str:
     return named or str(data_directory(data) / "model-store")
 
 
-def _checked(version: str) -> str:
+def checked_version(version: str) -> str:
+    """Returns a version's name, if it can be one.
+
+    Raises:
+        StoreError: It cannot be: it names a folder.
+    """
     if not _NAME.fullmatch(version):
         raise StoreError(f"expected a version of letters, digits, dots, dashes and underscores, got {version!r}")
     return version

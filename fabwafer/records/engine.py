@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, TimeoutError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, TimeoutError
 
 BUSY_SECONDS: Final = 30
 """How long a SQLite writer waits for another one."""
@@ -24,8 +24,17 @@ def connect(url: str) -> Engine:
 
     Args:
         url: `sqlite:///FILE`, or `postgresql://...` with or without a driver's name.
+
+    Raises:
+        ValueError: It is the URL of no database that there is a driver for. It is not repeated: it may hold a password.
     """
-    address = make_url(url)
+    try:
+        return _engine(make_url(url))
+    except ArgumentError:
+        raise ValueError("expected the URL of a database, sqlite:///FILE or postgresql://..., got another") from None
+
+
+def _engine(address: URL) -> Engine:
     if address.drivername in ("postgresql", "postgres"):
         address = address.set(drivername="postgresql+psycopg")
     if address.get_backend_name() != "sqlite":

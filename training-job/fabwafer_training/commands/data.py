@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fabwafer_training.commands.source import HELP
+
 if TYPE_CHECKING:
     from fabwafer_training.dataset import Dataset
 
 app = typer.Typer(no_args_is_help=True, help="Convert labelled wafer maps, and show what is in them.")
 
-_Source = Annotated[
-    str, typer.Argument(help="A .npz, .pkl or .mat file, a folder of pictures, synthetic:N, or records.")
-]
+_Source = Annotated[str, typer.Argument(help=HELP)]
 
 
 @app.command()

@@ -5,14 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
+from fabwafer_training.commands.source import HELP
+
 app = typer.Typer()
 
 
 @app.command()
 def evaluate(
-    data: Annotated[
-        str, typer.Argument(help="A .npz, .pkl or .mat file, a folder of pictures, synthetic:N, or records.")
-    ],
+    data: Annotated[str, typer.Argument(help=HELP)],
     *,
     model: Annotated[Path | None, typer.Option(help="The model's folder; by default the one that is shipped.")] = None,
     float32: Annotated[bool, typer.Option("--float32", help="Measure the float32 file, not the int8 one.")] = False,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fabwafer_training.commands.source import HELP
+
 if TYPE_CHECKING:
     from fabwafer_training.train import Round
 
@@ -14,9 +16,7 @@ app = typer.Typer()
 
 @app.command()
 def train(
-    data: Annotated[
-        str, typer.Argument(help="A .npz, .pkl or .mat file, a folder of pictures, synthetic:N, or records.")
-    ],
+    data: Annotated[str, typer.Argument(help=HELP)],
     out: Annotated[Path, typer.Option(help="The model's folder. A run that was killed goes on from here.")],
     *,
     start: Annotated[
@@ -51,6 +51,7 @@ def train(
     from rich.console import Console
 
     from fabwafer.modelcard import ModelRefusedError, read_card
+    from fabwafer.modelstore import StoreError, checked_version
     from fabwafer_training import processes
     from fabwafer_training.dataset import DataError
     from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
@@ -68,6 +69,7 @@ def train(
 
     about: dict[str, Any] = {"name": "wafer", "version": version or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")}
     try:
+        checked_version(about["version"])
         if card is not None:
             about |= _about(card)
         weights, shape = None, Shape(widths_of(widths), blocks)
@@ -90,7 +92,7 @@ def train(
         result = train_model(
             material, out, settings, about, tell=console.print, report=show, start=weights, teachers=teacher or ()
         )
-    except (DataError, ModelRefusedError, OSError, ValueError) as error:
+    except (DataError, ModelRefusedError, OSError, StoreError, ValueError) as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     if result is None:

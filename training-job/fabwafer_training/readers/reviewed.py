@@ -21,11 +21,15 @@ def read_reviewed(url: str) -> Dataset:
 
     Raises:
         UnreachableError: The database cannot be reached.
-        DataError: The records are not of this version.
+        DataError: The records are not of this version, or the URL is none.
     """
     grids, labels, groups, names, unread = [], [], [], [], []
     try:
-        with Records(url) as records:
+        opened = Records(url)
+    except ValueError as error:
+        raise DataError(f"the records: {error}") from None
+    try:
+        with opened as records:
             records.check()
             for wafer in records.wafers():
                 if wafer.review is None or wafer.review.label == NOT_A_WAFER:
