@@ -18,11 +18,12 @@ def read_pickle(path: Path) -> Dataset:
         DataError: The pickle asks for anything but NumPy and pandas containers, or is no such table.
     """
     try:
-        columns = _columns(load(path))
+        return assemble(path, _columns(load(path)))
+    except DataError:
+        raise
     except Exception as error:  # a damaged or hostile pickle can fail in any way
         reason = str(error) or type(error).__name__
         raise DataError(f"{path}: cannot be read as a pickled table of wafer maps: {reason}") from None
-    return assemble(path, columns)
 
 
 def _columns(content: Any) -> Mapping[str, Sequence[Any]]:
