@@ -39,8 +39,10 @@ def read(image: Image.Image) -> Grid:
     """
     pixels = _pixels(image)
     keyword, text = DIE_GRID
-    if image.info.get(keyword) == text and pixels.ndim == 2 and _NATIVE[pixels].max() <= 2:
-        return likeness.sized(_NATIVE[pixels])
+    if image.info.get(keyword) == text and pixels.ndim == 2:
+        grid = _NATIVE[pixels]
+        if grid.min() < grid.max() <= 2:  # in a single colour nothing is drawn, whatever it says
+            return likeness.sized(grid)
     flat = _flat(pixels)
     if flat is not None:
         return np.ascontiguousarray(_read_flat(*flat))
