@@ -47,6 +47,11 @@ class Job:
     message_id: str
     pixels: int
 
+    @property
+    def receipt(self) -> dict[str, str]:
+        """When and as which message the intake received it, as headers."""
+        return {RECEIVED: self.received, SEQUENCE: self.sequence}
+
 
 class Classify:
     """Asks the model server about images, and publishes what it says.
@@ -143,11 +148,7 @@ class Classify:
                 Outgoing(
                     streams.subject_of_prediction("cluster", prediction.fab, prediction.camera, prediction.imgid),
                     body,
-                    {
-                        MESSAGE_ID: f"{answer.model}:{job.message_id}",
-                        RECEIVED: job.received,
-                        SEQUENCE: job.sequence,
-                    },
+                    {MESSAGE_ID: f"{answer.model}:{job.message_id}", **job.receipt},
                 )
             )
             announced.append((job, prediction, body))
@@ -170,12 +171,7 @@ class Classify:
         await self._publisher.announce(
             streams.subject_of_shadow_image(job.image.fab, job.image.camera, job.image.imgid),
             job.message.data,
-            {
-                MESSAGE_ID: job.message_id,
-                RECEIVED: job.received,
-                SEQUENCE: job.sequence,
-                PIXELS: str(job.pixels),
-            },
+            {MESSAGE_ID: job.message_id, PIXELS: str(job.pixels), **job.receipt},
         )
 
 
@@ -245,7 +241,7 @@ def _letter(job: Job, reason: str, code: str) -> Outgoing:
         reason=reason,
         code=code,
         message_id=job.message_id,
-        headers={RECEIVED: job.received, SEQUENCE: job.sequence},
+        headers=job.receipt,
     )
 
 

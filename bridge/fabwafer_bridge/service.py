@@ -111,7 +111,6 @@ class Bridge:
     async def _start_asking(self, stack: contextlib.AsyncExitStack, client: Client, publisher: Publisher) -> None:
         """Starts what asks the model server, and the candidate's where its address is known."""
         settings = self._settings
-        session = await stack.enter_async_context(ModelServer.session())
         on_trial: Takes = _nothing
         if settings.candidate_url:
             # Not opened as the others' are: images must not wait for a database that only knows who is on trial.
@@ -120,9 +119,10 @@ class Bridge:
             on_trial = trial.takes
             if "shadow" in self._roles:
                 shadows = await self._pull(client, streams.SHADOW_IMAGES, streams.SHADOW, window=64)
-                own = await stack.enter_async_context(ModelServer.session())  # a slow candidate fills no other's
-                self._start(Shadow(shadows, publisher, Candidate(own, settings.candidate_url), trial).run())
+                session = await stack.enter_async_context(ModelServer.session())  # a slow candidate fills its own
+                self._start(Shadow(shadows, publisher, Candidate(session, settings.candidate_url), trial).run())
         if "classify" in self._roles:
+            session = await stack.enter_async_context(ModelServer.session())
             server = ModelServer(session, infer_url(settings.inference_url))
             puller = await self._pull(client, streams.IMAGES, streams.CLASSIFY, window=256)
             classify = Classify(puller, publisher, server.classify, server.well, on_trial)
@@ -140,8 +140,8 @@ class Bridge:
         store = record.store_predictions(records, raised)
         images = await self._pull(client, streams.IMAGES, streams.RECORD, window=512)
         predictions = await self._pull(client, streams.PREDICTIONS, streams.RECORD, window=512)
-        self._start(record.Record(images, publisher, lock).run(record.read_shot, records.store_shots))
         shadows = await self._pull(client, streams.SHADOW_PREDICTIONS, streams.RECORD, window=512)
+        self._start(record.Record(images, publisher, lock).run(record.read_shot, records.store_shots))
         self._start(record.Record(predictions, publisher, lock).run(record.read_prediction, store))
         self._start(record.Record(shadows, publisher, lock).run(record.read_shadow, store))
         if self._settings.image_retention_days is not None:

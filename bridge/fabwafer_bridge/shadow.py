@@ -23,7 +23,7 @@ from fabwafer_bridge.classify import (
     read_job,
 )
 from fabwafer_bridge.inference import Answer, ModelServer, ModelServerError
-from fabwafer_bridge.intake import MESSAGE_ID, RECEIVED, SEQUENCE
+from fabwafer_bridge.intake import MESSAGE_ID
 from fabwafer_bridge.publisher import Outgoing, Publisher
 from fabwafer_bridge.puller import Puller
 from fabwafer_bridge.trial import Trial
@@ -124,11 +124,7 @@ class Shadow:
                 Outgoing(
                     streams.subject_of_shadow_prediction(prediction.fab, prediction.camera, prediction.imgid),
                     prediction.to_json(),
-                    {
-                        MESSAGE_ID: f"{prediction.model}:{job.message_id}",
-                        RECEIVED: job.received,
-                        SEQUENCE: job.sequence,
-                    },
+                    {MESSAGE_ID: f"{prediction.model}:{job.message_id}", **job.receipt},
                 )
                 for job, prediction in said
             ]

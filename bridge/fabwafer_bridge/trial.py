@@ -10,6 +10,8 @@ from fabwafer.messages import Image
 from fabwafer.records import Records, RecordsUnavailableError
 
 LOOK_SECONDS: Final = 1.0
+AWAY_SECONDS: Final = 5.0
+"""Until the next look while the records are away, which is told of each time."""
 
 log = structlog.get_logger()
 
@@ -29,16 +31,18 @@ class Trial:
     async def follow(self) -> None:
         """Looks again and again; does not return."""
         while True:
+            pause = LOOK_SECONDS
             try:
                 said = await asyncio.to_thread(self._records.rollout)
             except RecordsUnavailableError as error:
-                log.warning("who is on trial is not known", reason=str(error)[:300])
+                pause = AWAY_SECONDS
+                log.warning("who is on trial is not known", reason=str(error)[:300], pause=pause)
             else:
                 candidate = said.candidate if said else None
                 if candidate != self.candidate:
                     log.info("trial", candidate=candidate, share=said.share if said else 0.0)
                 self.candidate, self._share = candidate, said.share if said else 0.0
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(pause)
 
     def takes(self, image: Image) -> bool:
         """Tells whether an image goes to the candidate as well: all shots of a wafer do, or none."""

@@ -82,7 +82,7 @@ def kept_from_training(data: Dataset, seed: int) -> NDArray[np.bool_]:
     """Tells which maps training with this seed keeps aside, [n].
 
     Those of the parts `valid` and `test` where the source has them, whatever the seed; else whole groups, a fifth of
-    each class. WM-811K's own parts, `Training` and `Test`, are no such parts: one fab's lots are on both sides.
+    each class. WM-811K's own parts are called `Training` and `Test`, and do not count here.
     """
     if (parts := np.isin(data.split, ("valid", "test"))).any():
         return parts

@@ -203,7 +203,9 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in _ADMITTED:
             return _ADMITTED[module, name]
         if module == "pandas" or module.startswith("pandas."):
-            return None if name == "NA" else _PANDAS.get(name) or type(name, (Holder,), {})
+            if name == "NA":
+                return None
+            return _PANDAS.get(name) or type(name, (Holder,), {})
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, only NumPy arrays and pandas tables are admitted")
 
 
