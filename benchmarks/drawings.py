@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from fabwafer import synthetic
-from fabwafer.classifier import Classifier
-from fabwafer.modelcard import default_model
-from fabwafer.wafermap import decode, encode, scale
-from tests import wm811k
-from tests.drawing_table import accepted, read_way
-from tests.drawings import WAYS, Grid
-from tests.non_wafers import KINDS
+from fabwafer.maps import synthetic
+from fabwafer.maps.scaling import scale
+from fabwafer.maps.wafermap import decode, encode
+from fabwafer.models.card import default_model
+from fabwafer.models.classifier import Classifier
+from tests.support import wm811k
+from tests.support.drawing_table import accepted, read_way
+from tests.support.drawings import WAYS, Grid
+from tests.support.non_wafers import KINDS
 
 
 def _grids(count: int, seed: int) -> tuple[str, list[Grid]]:

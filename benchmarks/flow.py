@@ -26,15 +26,15 @@ from nats.aio.msg import Msg
 from sqlalchemy import create_engine, text
 
 from benchmarks.mqtt_load import Connection, flood, steady
-from fabwafer.classifier import Classifier
-from fabwafer.modelcard import default_model, read_card
+from fabwafer.maps.synthetic import sample
+from fabwafer.maps.wafermap import encode
+from fabwafer.models.card import default_model, read_card
+from fabwafer.models.classifier import Classifier
 from fabwafer.records import migrate
-from fabwafer.synthetic import sample
-from fabwafer.wafermap import encode
-from tests import wm811k
-from tests.nats_servers import NatsServer, add_device
-from tests.postgres import fresh_database, running_postgres
-from tests.running import Bridge, ModelServer
+from tests.support import wm811k
+from tests.support.nats_servers import NatsServer, add_device
+from tests.support.postgres import fresh_database, running_postgres
+from tests.support.running import Bridge, ModelServer
 
 MAPS = 512
 CONNECTIONS = 50

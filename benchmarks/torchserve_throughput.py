@@ -23,10 +23,10 @@ from pathlib import Path
 
 import aiohttp
 
-from fabwafer.classifier import Classifier
-from fabwafer.modelcard import default_model
-from fabwafer.synthetic import sample
-from fabwafer.wafermap import encode
+from fabwafer.maps.synthetic import sample
+from fabwafer.maps.wafermap import encode
+from fabwafer.models.card import default_model
+from fabwafer.models.classifier import Classifier
 from fabwafer_local import torchserve
 from fabwafer_local.ports import free_ports
 

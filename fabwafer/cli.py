@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 import typer
 
 from fabwafer import __version__
+from fabwafer.errors import FabwaferError
 
 COMMANDS_GROUP = "fabwafer.commands"
 
@@ -54,6 +55,8 @@ def main() -> None:
     commands = {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}
     try:
         _command_line(sys.argv[1:], commands)(prog_name="fabwafer")
+    except FabwaferError as error:
+        raise SystemExit(str(error)) from None
     except ModuleNotFoundError as missing:
         raise SystemExit(
             f"this command needs the module {missing.name!r}, which is not installed here: "

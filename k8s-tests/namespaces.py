@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _LOOK = """
 import json, pathlib
-from fabwafer.modelstore import open_store
+from fabwafer.models.store import open_store
 store = open_store("/store")
 def files(folder):
     root = pathlib.Path("/store") / folder

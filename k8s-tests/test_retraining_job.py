@@ -8,7 +8,7 @@ from namespaces import Content, Namespace
 pytestmark = pytest.mark.timeout(1800)
 
 REVIEWS = ("--reviews", "synthetic:45:77")
-SHORT = ("--rounds", "1", "--maps-per-round", "128")
+SHORT = ("--epochs", "1", "--maps-per-epoch", "128")
 FILES = {
     "card.json",
     "model.onnx",
@@ -67,17 +67,17 @@ def test_a_version_comes_into_the_store_and_waits_for_a_person(namespace: Namesp
 
 
 def test_a_pod_that_is_killed_is_followed_by_one_that_finishes_its_work(namespace: Namespace) -> None:
-    job = namespace.retrain(*REVIEWS, "--rounds", "4", "--maps-per-round", "512")
+    job = namespace.retrain(*REVIEWS, "--epochs", "4", "--maps-per-epoch", "512")
     killed = namespace.pod(job)
-    namespace.hear(killed, "round 2 of 4")
+    namespace.hear(killed, "epoch 2 of 4")
     namespace.kill(killed)
     assert whole(namespace.content()), "nothing of a version that is not finished"
     end, _ = namespace.ended(job)
     said = namespace.log(namespace.pod(job, after=killed))
     assert namespace.failures(job) == 1
     assert end == "Complete", said
-    assert "round 4 of 4" in said, "the first pod was not finished when it was killed"
-    assert "round 1 of 4" not in said, "its finished rounds are not lost"
+    assert "epoch 4 of 4" in said, "the first pod was not finished when it was killed"
+    assert "epoch 1 of 4" not in said, "its finished rounds are not lost"
     content = namespace.content()
     assert len(content.sound) == 1
     assert whole(content)
@@ -87,7 +87,7 @@ def test_a_pod_that_is_killed_is_followed_by_one_that_finishes_its_work(namespac
 def test_a_pod_that_leaves_a_drained_node_is_followed_by_another_and_counts_as_no_failure(
     namespace: Namespace,
 ) -> None:
-    job = namespace.retrain(*REVIEWS, "--rounds", "100")
+    job = namespace.retrain(*REVIEWS, "--epochs", "100")
     evicted = namespace.pod(job)
     namespace.hear(evicted, "training on")
     namespace.evict(evicted)

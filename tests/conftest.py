@@ -6,4 +6,4 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
-pytest_plugins = ["tests.object_store", "tests.postgres", "tests.records_fixtures"]
+pytest_plugins = ["tests.support.object_store", "tests.support.postgres", "tests.support.records"]

@@ -46,7 +46,9 @@ def test_the_ground_floor_imports_no_part() -> None:
 
 def test_a_part_that_did_import_another_would_be_seen(tmp_path: Path) -> None:
     file = tmp_path / "guilty.py"
-    file.write_text("def f():\n    from fabwafer_bridge.dead import letter\n    import fabwafer_edge.camera as c\n")
+    file.write_text(
+        "def f():\n    from fabwafer_bridge.dead_letters import letter\n    import fabwafer_edge.camera as c\n"
+    )
     assert imported(file) == {"fabwafer_bridge", "fabwafer_edge"}
 
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.training.maps import Maps, Results, arguments, figures, fit, probabilities, read_maps
-from fabwafer.wafermap import CHANNELS
+from fabwafer.maps.scaling import CHANNELS
 from fabwafer_training.augment import as_inputs
+from fabwafer_training.epochs import even_weights
 from fabwafer_training.network import Block, PooledNet, Shape, WaferNet, parameters, residual_stages
 from fabwafer_training.quantise import export, quantise
-from fabwafer_training.rounds import even_weights
 from fabwafer_training.train import Settings
 
 CLASSES = 9

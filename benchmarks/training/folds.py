@@ -14,8 +14,8 @@ from fabwafer_training import processes
 from fabwafer_training.job import Material, classes_of, train_model
 from fabwafer_training.network import Shape
 from fabwafer_training.readers import read
-from fabwafer_training.splits import KEPT_SHARE, clean, grouped_folds
-from fabwafer_training.train import Round, Settings
+from fabwafer_training.splits import HELD_OUT_SHARE, clean, grouped_folds
+from fabwafer_training.train import Epoch, Settings
 
 FIGURES = ("macro_f1", "worst_class_recall", "mean_class_recall", "accuracy", "top3_accuracy", "missed_as_none", "ece")
 
@@ -24,21 +24,21 @@ def main() -> None:
     """Trains on the folds that are not finished, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="labelled real maps, in any form that fabwafer train reads")
-    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2], choices=range(KEPT_SHARE))
-    parser.add_argument("--rounds", type=int, default=17, help="as many as the shipped model had")
-    parser.add_argument("--maps-per-round", type=int, default=24_000, help="maps drawn in a round")
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2], choices=range(HELD_OUT_SHARE))
+    parser.add_argument("--epochs", type=int, default=17, help="as many as the shipped model had")
+    parser.add_argument("--maps-per-epoch", type=int, default=24_000, help="maps drawn in a round")
     parser.add_argument("--results", type=Path, default=Path("build"), help="where finished runs are noted")
     asked = parser.parse_args()
     data, _ = clean(read(asked.data))
-    fold_of = grouped_folds(data.labels, data.groups, KEPT_SHARE, seed=0)
+    fold_of = grouped_folds(data.labels, data.groups, HELD_OUT_SHARE, seed=0)
     results = Results(asked.results / "folds.jsonl")
-    settings = Settings(Shape(WIDTHS), asked.rounds, asked.maps_per_round, threads=processes.threads())
-    run = {"rounds": asked.rounds, "maps_per_round": asked.maps_per_round}
+    settings = Settings(Shape(WIDTHS), asked.epochs, asked.maps_per_epoch, threads=processes.threads())
+    run = {"rounds": asked.epochs, "maps_per_epoch": asked.maps_per_epoch}
     for fold in asked.folds:
         if results.has(fold=fold, **run):
             continue
         card = train_model(
-            Material(data, classes_of(data), fold_of == fold, kept_seed=0),
+            Material(data, classes_of(data), fold_of == fold, held_out_seed=0),
             asked.results / f"fold-{fold}",
             replace(settings, seed=fold),
             {"name": "wafer", "version": f"fold-{fold}"},
@@ -60,8 +60,8 @@ def main() -> None:
         print(f"| {key} | {spread(results.of(key, **run))} |")
 
 
-def _show(done: Round) -> None:
-    print(f"round {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s", flush=True)
+def _show(done: Epoch) -> None:
+    print(f"epoch {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.training.maps import SEEDS, Results, arguments, split, spread
-from fabwafer.classifier import Classifier
-from fabwafer.modelcard import default_model
+from fabwafer.models.card import default_model
+from fabwafer.models.classifier import Classifier
 from fabwafer_training.dataset import Dataset
 from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
 from fabwafer_training.metrics import measure
@@ -36,13 +36,13 @@ OWN: Final = {
     "none": "good",
 }
 COUNTS: Final = (50, 200, 1000)
-ROUNDS: Final = 12
+EPOCHS: Final = 12
 
 
 def own_fab(data: Dataset) -> tuple[Dataset, Dataset]:
     """Returns the maps of a fab with its own classes: those to choose from for training, and those to measure on."""
-    _, kept = split(data)
-    fab = Dataset("own", kept.grids, np.array([OWN[label] for label in kept.labels.tolist()]), kept.groups)
+    _, held_out = split(data)
+    fab = Dataset("own", held_out.grids, np.array([OWN[label] for label in held_out.labels.tolist()]), held_out.groups)
     half = grouped_folds(fab.labels, fab.groups, 2, seed=0)
     return fab.subset(np.flatnonzero(half == 0)), fab.subset(np.flatnonzero(half == 1))
 
@@ -73,7 +73,7 @@ def main() -> None:
                     start, shape = weights_to_go_on_from(default_model(), material.classes)
                 settings = Settings(
                     shape=shape,
-                    epochs=ROUNDS,
+                    epochs=EPOCHS,
                     maps_per_epoch=max(1000, 2 * count),
                     seed=seed,
                     gradual=start is not None,

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.training.maps import SEEDS, Maps, Results, arguments, figures, fit, probabilities, read_maps, spread
+from fabwafer_training.epochs import even_weights
 from fabwafer_training.network import Shape, WaferNet
-from fabwafer_training.rounds import even_weights
 from fabwafer_training.train import Loss, Settings
 
 
@@ -28,15 +28,15 @@ class Way:
     loss: Loss
 
 
-def focal(logits: Tensor, aims: Tensor, gamma: float = 2.0) -> Tensor:
+def focal(logits: Tensor, soft_targets: Tensor, gamma: float = 2.0) -> Tensor:
     """Focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017)."""
     logs = functional.log_softmax(logits, dim=1)
-    return -(aims * (1 - logs.exp()) ** gamma * logs).sum(dim=1).mean()
+    return -(soft_targets * (1 - logs.exp()) ** gamma * logs).sum(dim=1).mean()
 
 
-def adjusted(logits: Tensor, aims: Tensor, log_prior: Tensor) -> Tensor:
+def adjusted(logits: Tensor, soft_targets: Tensor, log_prior: Tensor) -> Tensor:
     """Logit-adjusted loss (Menon et al., "Long-tail learning via logit adjustment", ICLR 2021)."""
-    return functional.cross_entropy(logits + log_prior, aims)
+    return functional.cross_entropy(logits + log_prior, soft_targets)
 
 
 def ways(maps: Maps) -> dict[str, Way]:

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from fabwafer.wafermap import scale
-from fabwafer_training.aims import label_aims
+from fabwafer.maps.scaling import scale
 from fabwafer_training.augment import draw_many
 from fabwafer_training.calibrate import softmax
 from fabwafer_training.dataset import Dataset
 from fabwafer_training.job import classes_of
 from fabwafer_training.metrics import measure
 from fabwafer_training.readers import read
-from fabwafer_training.splits import clean, kept_from_training
-from fabwafer_training.train import Loss, Round, Settings, train
+from fabwafer_training.soft_targets import smooth_labels
+from fabwafer_training.splits import clean, held_out_from_training
+from fabwafer_training.train import Epoch, Loss, Settings, train
 
 SEEDS = (0, 1, 2)
 
@@ -51,8 +51,8 @@ class Maps:
 def split(data: Dataset) -> tuple[Dataset, Dataset]:
     """Returns the maps that the shipped model was trained on, and those that were kept from it."""
     cleaned, _ = clean(data)
-    kept = kept_from_training(cleaned, 0)
-    return cleaned.subset(np.flatnonzero(~kept)), cleaned.subset(np.flatnonzero(kept))
+    held_out = held_out_from_training(cleaned, 0)
+    return cleaned.subset(np.flatnonzero(~held_out)), cleaned.subset(np.flatnonzero(held_out))
 
 
 def some_lots(data: Dataset, maps: int, seed: int) -> Dataset:
@@ -91,11 +91,18 @@ def fit(
     loss: Loss = functional.cross_entropy,
 ) -> float:
     """Trains a network; returns the seconds of its median round."""
-    done: list[Round] = []
-    aims = label_aims(maps.targets, len(maps.classes), settings.smoothing)
+    done: list[Epoch] = []
+    soft_targets = smooth_labels(maps.targets, len(maps.classes), settings.smoothing)
     with TemporaryDirectory() as folder:
         train(
-            network, maps.inputs, aims, weights, settings=settings, folder=Path(folder), report=done.append, loss=loss
+            network,
+            maps.inputs,
+            soft_targets,
+            weights,
+            settings=settings,
+            folder=Path(folder),
+            report=done.append,
+            loss=loss,
         )
     return float(np.median([one.seconds for one in done]))
 

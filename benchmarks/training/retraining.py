@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 
 from benchmarks.training.maps import SEEDS, Results, arguments, split
-from fabwafer.classifier import Classifier
-from fabwafer.modelcard import default_model, read_card
-from fabwafer_training.commands.retrain import MAPS_PER_ROUND, ROUNDS
+from fabwafer.models.card import default_model, read_card
+from fabwafer.models.classifier import Classifier
+from fabwafer_training.commands.retrain import EPOCHS, MAPS_PER_EPOCH
 from fabwafer_training.dataset import Dataset, joined
 from fabwafer_training.job import Material
 from fabwafer_training.metrics import measure
@@ -38,11 +38,11 @@ def reviews_of(data: Dataset, classes: tuple[str, str], seed: int) -> Dataset:
 def main() -> None:
     """Runs what is not finished and prints the table."""
     asked = arguments(__doc__)
-    trained_on, kept = split(read(asked.data))
+    trained_on, held_out = split(read(asked.data))
     champion = default_model()
     classes = read_card(champion).classes
-    half = grouped_folds(kept.labels, kept.groups, 2, seed=0)
-    to_review, rest = kept.subset(np.flatnonzero(half == 0)), kept.subset(np.flatnonzero(half == 1))
+    half = grouped_folds(held_out.labels, held_out.groups, 2, seed=0)
+    to_review, rest = held_out.subset(np.flatnonzero(half == 0)), held_out.subset(np.flatnonzero(half == 1))
     results = Results(asked.results / "retraining.jsonl")
     before = measure(*predict(Classifier(champion), rest), classes)["per_class"]
     for seed, reviewed in zip(SEEDS, REVIEWED, strict=True):
@@ -52,14 +52,14 @@ def main() -> None:
         data = joined(base, rest)
         aside = np.arange(len(data)) >= len(base)
         taught = np.arange(len(data)) < len(trained_on)
-        material = Material(data, classes, aside, kept_seed=0, taught=taught)
+        material = Material(data, classes, aside, held_out_seed=0, taught=taught)
         with TemporaryDirectory() as folder:
             go_on(
                 material,
                 champion,
                 Path(folder),
-                rounds=ROUNDS,
-                maps_per_round=MAPS_PER_ROUND,
+                epochs=EPOCHS,
+                maps_per_epoch=MAPS_PER_EPOCH,
                 seed=seed,
                 version=f"seed-{seed}",
                 description="",

@@ -8,7 +8,7 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from fabwafer.messages import Alert
+from fabwafer.messages.bodies import Alert
 from fabwafer.records import PendingAlert, Records
 from fabwafer_bridge import metrics
 from fabwafer_bridge.intake import MESSAGE_ID, SOURCE

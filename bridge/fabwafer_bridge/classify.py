@@ -11,8 +11,9 @@ from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from fabwafer.defects import NOT_A_WAFER
-from fabwafer.messages import CONTEXT_FIELDS, Image, MapCountsMessage, Prediction, Topic
-from fabwafer_bridge import dead, metrics, streams
+from fabwafer.maps.counts import MapCounts
+from fabwafer.messages.bodies import CONTEXT_FIELDS, Image, Prediction, Topic
+from fabwafer_bridge import dead_letters, metrics, streams
 from fabwafer_bridge.inference import Answer, ModelServerError
 from fabwafer_bridge.intake import MESSAGE_ID, PIXELS, RECEIVED, SEQUENCE, SOURCE
 from fabwafer_bridge.publisher import Outgoing, Publisher
@@ -29,7 +30,7 @@ FAILURES_ALONE: Final = 5
 LONGEST_PAUSE: Final = 2.0
 
 Ask = Callable[[Sequence[str]], Awaitable[list[Answer]]]
-Well = Callable[[], Awaitable[bool]]
+Healthy = Callable[[], Awaitable[bool]]
 Takes = Callable[[Image], bool]
 """Tells whether an image goes to the candidate on trial as well."""
 
@@ -64,11 +65,11 @@ class Classify:
         on_trial: Tells which images are copied for the candidate, once they are predicted.
     """
 
-    def __init__(self, puller: Puller, publisher: Publisher, ask: Ask, well: Well, on_trial: Takes) -> None:
+    def __init__(self, puller: Puller, publisher: Publisher, ask: Ask, healthy: Healthy, on_trial: Takes) -> None:
         self._puller = puller
         self._publisher = publisher
         self._ask = ask
-        self._well = well
+        self._healthy = healthy
         self._on_trial = on_trial
 
     async def run(self) -> None:
@@ -92,7 +93,7 @@ class Classify:
             except ModelServerError as error:
                 log.warning("batch failed", images=len(jobs), reason=str(error))
                 metrics.MESSAGES.labels(streams.CLASSIFY, "retried").inc(len(jobs))
-                await self._until_well()
+                await self._until_healthy()
             else:
                 await self._answered(jobs, answers)
                 return
@@ -106,7 +107,7 @@ class Classify:
                 answers = await self._asked([job])
             except ModelServerError as error:
                 # A server that is down says nothing about the image: a failure counts once the server is well again.
-                await self._until_well()
+                await self._until_healthy()
                 failures += 1
                 log.warning("image failed alone", imgid=job.image.imgid, failures=failures, reason=str(error))
                 if failures >= FAILURES_ALONE:
@@ -127,9 +128,9 @@ class Classify:
         metrics.MODEL_INFO.labels(version, answers[0].digest).set(1)
         return answers
 
-    async def _until_well(self) -> None:
+    async def _until_healthy(self) -> None:
         pause = 0.1
-        while not await self._well():
+        while not await self._healthy():
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -201,7 +202,7 @@ def predicted(image: Image, answer: Answer) -> Prediction:
         probabilities=answer.probabilities if answer.wafer else None,
         wafer=answer.wafer,
         review=answer.review,
-        map=MapCountsMessage.model_validate(answer.map) if answer.map else None,
+        map=MapCounts.model_validate(answer.map) if answer.map else None,
         embedding=answer.embedding if answer.wafer else None,
         **{field: value for field in CONTEXT_FIELDS if (value := getattr(image, field)) is not None},
     )
@@ -233,7 +234,7 @@ def read_job(message: Msg, consumer: str) -> Job:
 
 def _letter(job: Job, reason: str, code: str) -> Outgoing:
     topic: Topic = job.image.topic("img")
-    return dead.letter(
+    return dead_letters.letter(
         streams.CLASSIFY,
         subject=topic.subject,
         origin=job.message.subject,
@@ -246,7 +247,7 @@ def _letter(job: Job, reason: str, code: str) -> Outgoing:
 
 
 def _unreadable(message: Msg, error: ValidationError) -> Outgoing:
-    return dead.letter(
+    return dead_letters.letter(
         streams.CLASSIFY,
         subject=message.subject,
         origin=message.subject,

@@ -19,7 +19,8 @@ from nats.js.errors import (
 from nats.js.kv import KeyValue
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from fabwafer.messages import Name
+from fabwafer.errors import FabwaferError
+from fabwafer.messages.bodies import Name
 
 BUCKET: Final = "devices"
 _STREAM: Final = f"KV_{BUCKET}"
@@ -28,8 +29,8 @@ _NO_MESSAGE: Final = 10037
 """The server's code for: no such message in this stream."""
 CHANGES: Final = f"{_PREFIX}>"
 """The subject that every change of a device is published on."""
-DOORS: Final = "fabwafer-door.applied"
-"""The subject on which every door answers which revision of the devices its server knows."""
+APPLIED: Final = "fabwafer-device-auth.applied"
+"""The subject on which every device-auth answers which revision of the devices its server knows."""
 
 BCRYPT_COST: Final = 4
 """The lowest there is. A password of 128 random bits needs no slow hash, and the server checks one for every device
@@ -42,12 +43,12 @@ _name: TypeAdapter[str] = TypeAdapter(Name)
 log = structlog.get_logger()
 
 
-class DeviceError(ValueError):
+class DeviceError(FabwaferError):
     """A change of a device that cannot be made. The text says why, and what to do instead."""
 
 
-class DevicesUnavailableError(RuntimeError):
-    """The bus does not hold the devices yet: its door has not started."""
+class DevicesUnavailableError(FabwaferError):
+    """The bus does not hold the devices yet: its device-auth has not started."""
 
 
 class Device(BaseModel):
@@ -104,7 +105,7 @@ class Devices:
         try:
             return cls(client, await client.jetstream().key_value(BUCKET))
         except (BucketNotFoundError, NotFoundError):
-            raise DevicesUnavailableError("the bus knows no devices yet: is the door running?") from None
+            raise DevicesUnavailableError("the bus knows no devices yet: is device-auth running?") from None
 
     async def add(self, fab: str, camera: str) -> Credentials:
         """Gives a new device credentials.
@@ -163,10 +164,9 @@ class Devices:
         return info.state.last_seq
 
     async def until_applied(self, seconds: float) -> None:
-        """Waits until the servers' doors have applied every change made so far.
+        """Waits until every running device-auth has applied all changes made so far.
 
-        Every door that answers is waited for. The door of a server that is down does not answer; it applies all
-        changes before its server's devices come back.
+        That of a server that is down does not answer; it applies all changes before its server's devices come back.
 
         Raises:
             DeviceError: They have not within this time.
@@ -174,30 +174,30 @@ class Devices:
         revision = await self.revision()
         deadline = time.monotonic() + seconds
         while True:
-            answers = await self._ask_doors()
+            answers = await self._ask_device_auths()
             if answers and all(answer >= revision for answer in answers):
                 return
             if time.monotonic() > deadline:
                 raise DeviceError(
-                    f"the change is stored, but no door let it in within {seconds:.0f} s: is the door running?"
+                    f"the change is stored, but no server took it within {seconds:.0f} s: is device-auth running?"
                     if not answers
-                    else f"the change is stored, but a door has not applied it within {seconds:.0f} s: see its log"
+                    else f"the change is stored, but a server has not taken it within {seconds:.0f} s: see the log"
                 )
             await asyncio.sleep(0.05)
 
-    async def _ask_doors(self) -> list[int]:
+    async def _ask_device_auths(self) -> list[int]:
         inbox = self._client.new_inbox()
         subscription = await self._client.subscribe(inbox)
         answers = []
         try:
-            await self._client.publish(DOORS, b"", reply=inbox)
+            await self._client.publish(APPLIED, b"", reply=inbox)
             deadline = time.monotonic() + _ANSWERS_WITHIN
             while (left := deadline - time.monotonic()) > 0:
                 message = await subscription.next_msg(timeout=left)
                 if not message.data:  # nobody is there
                     break
                 answers.append(int(json.loads(message.data)["revision"]))
-                # Only a server on its own has just one door.
+                # Only a server on its own has just one device-auth.
                 if "cluster" not in self._client._server_info:
                     break
         except TimeoutError:

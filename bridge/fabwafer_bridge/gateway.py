@@ -22,12 +22,12 @@ from nats.js import JetStreamContext
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from fabwafer.messages import MessageRefusedError, Topic
-from fabwafer_bridge import dead, metrics, streams
+from fabwafer.messages.bodies import MessageRefusedError, Topic
+from fabwafer.service.health import HealthServer
+from fabwafer.service.process import end
+from fabwafer_bridge import dead_letters, metrics, streams
 from fabwafer_bridge.connection import connect
-from fabwafer_bridge.ending import end
-from fabwafer_bridge.foreign import MAX_INFLIGHT, Address, ForeignBroker, Inbound
-from fabwafer_bridge.health import HealthServer
+from fabwafer_bridge.external_broker import MAX_INFLIGHT, Address, ExternalBroker, Inbound
 from fabwafer_bridge.intake import SOURCE
 from fabwafer_bridge.publisher import Outgoing, Publisher
 
@@ -52,9 +52,9 @@ class GatewaySettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FABWAFER_", frozen=True, hide_input_in_errors=True)
 
-    foreign_mqtt_url: str
+    external_broker_url: str
     """The other broker: `mqtt://USER:PASSWORD@HOST:PORT`, or `mqtts://` for TLS."""
-    foreign_mqtt_ca_file: str | None = None
+    external_broker_ca_file: str | None = None
     """With mqtts: the certificate authority that the broker's certificate must come from. Default: the system's."""
     nats_url: str = "nats://127.0.0.1:4222"
     """The bus, with the user and password of the bridge; several servers of a cluster separated by commas."""
@@ -66,7 +66,7 @@ class GatewaySettings(BaseSettings):
     metrics_port: int = 0
     """Where /metrics, /healthz and /readyz answer; 0 takes a free port."""
 
-    @field_validator("foreign_mqtt_url")
+    @field_validator("external_broker_url")
     @classmethod
     def _is_address(cls, url: str) -> str:
         Address.of(url)
@@ -118,7 +118,7 @@ def _subject(topic: str) -> str:
 
 def _letter(topic: str, payload: bytes, reason: str, max_payload: int) -> Outgoing:
     fits = len(payload) <= max_payload - ENVELOPE
-    return dead.letter(
+    return dead_letters.letter(
         GATEWAY,
         subject=topic[:SHOWN_TOPIC].encode("unicode_escape").decode(),  # a header is one line of text
         origin=streams.MQTT_PREFIX + _subject(topic),
@@ -151,7 +151,7 @@ class Gateway:
         self._busy = False
         self._stopping = False
         self._client: Client | None = None
-        self._foreign: ForeignBroker | None = None
+        self._external: ExternalBroker | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Carries messages until `stopping` is set, then finishes what is under way.
@@ -190,16 +190,16 @@ class Gateway:
             loop.call_soon_threadsafe(self._receive, message)
 
         settings = self._settings
-        foreign = ForeignBroker(
-            Address.of(settings.foreign_mqtt_url),
+        foreign = ExternalBroker(
+            Address.of(settings.external_broker_url),
             client_id=settings.gateway_client_id,
             topics=settings.gateway_topics,
-            ca_file=settings.foreign_mqtt_ca_file,
+            ca_file=settings.external_broker_ca_file,
             received=received,
         )
         for subject in OUTWARD_SUBJECTS:
             await client.subscribe(subject, cb=self._send_out)
-        self._foreign = foreign
+        self._external = foreign
         foreign.start()
         stack.push_async_callback(foreign.stop)
         inward = asyncio.create_task(self._store(Publisher(client), foreign))
@@ -214,9 +214,9 @@ class Gateway:
     def _why_unready(self) -> str | None:
         if self._stopping:
             return "stopping"
-        if self._client is None or self._foreign is None:
+        if self._client is None or self._external is None:
             return "the bus, or the bridge's intake on it, is not there yet"
-        return self._foreign.unready if self._client.is_connected else "the bus is away"
+        return self._external.unready if self._client.is_connected else "the bus is away"
 
     def _receive(self, message: Inbound) -> None:
         if self._stopping:
@@ -228,7 +228,7 @@ class Gateway:
         self._waiting.append(message)
         self._arrived.set()
 
-    async def _store(self, publisher: Publisher, foreign: ForeignBroker) -> None:
+    async def _store(self, publisher: Publisher, foreign: ExternalBroker) -> None:
         """Stores what came, for as long as it takes; acknowledged after that, in the order it came."""
         assert self._client is not None  # noqa: S101 - set before this starts
         while True:
@@ -251,9 +251,9 @@ class Gateway:
             self._busy = False
 
     async def _send_out(self, message: Msg) -> None:
-        if (message.headers or {}).get(SOURCE) != "cluster" or self._foreign is None:
+        if (message.headers or {}).get(SOURCE) != "cluster" or self._external is None:
             return
-        kept = self._foreign.send(message.subject.replace(".", "/"), message.data)
+        kept = self._external.send(message.subject.replace(".", "/"), message.data)
         metrics.MESSAGES.labels(GATEWAY, "returned" if kept else "not_returned").inc()
 
     async def _drain(self, carrying: asyncio.Task[None]) -> None:
@@ -269,10 +269,10 @@ class Gateway:
 def _count(stored: Outgoing | None) -> None:
     if stored is None:
         metrics.MESSAGES.labels(GATEWAY, "ignored").inc()
-    elif dead.REASON in stored.headers:
+    elif dead_letters.REASON in stored.headers:
         metrics.MESSAGES.labels(GATEWAY, "dead").inc()
         metrics.DEAD_LETTERS.labels("refused" if stored.payload else "too_large").inc()
-        log.warning("refused", topic=stored.headers[dead.SUBJECT], reason=stored.headers[dead.REASON])
+        log.warning("refused", topic=stored.headers[dead_letters.SUBJECT], reason=stored.headers[dead_letters.REASON])
     else:
         metrics.MESSAGES.labels(GATEWAY, "passed").inc()
 

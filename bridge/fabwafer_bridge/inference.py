@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import aiohttp
 
+from fabwafer.errors import FabwaferError
+
 MODEL: Final = "wafer"
 TIMEOUT: Final = 10.0
 """Seconds for one call; shorter than a message's ack_wait, so that nothing is delivered twice while it is asked."""
@@ -21,7 +23,7 @@ _PROBE: Final = base64.b64encode(
 ).decode()
 
 
-class ModelServerError(RuntimeError):
+class ModelServerError(FabwaferError):
     """A call that brought no answers: the server is down, busy, or choked on the request."""
 
 
@@ -93,7 +95,7 @@ class ModelServer:
             raise ModelServerError(f"no answer from the model server: {error!r}") from error
         return read_answers(raw, len(encoded))
 
-    async def well(self) -> bool:
+    async def healthy(self) -> bool:
         """Tells whether the model answers at all: asks it about an image that it has no trouble with."""
         try:
             return len(await self.classify([_PROBE])) == 1

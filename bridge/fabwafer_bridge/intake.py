@@ -10,10 +10,10 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from fabwafer.imagefile import BadImageError, probe
-from fabwafer.messages import MessageRefusedError, Topic, read_device_prediction, read_image
-from fabwafer_bridge import dead, metrics, streams
-from fabwafer_bridge.logs import Seldom
+from fabwafer.maps.image_file import BadImageError, probe
+from fabwafer.messages.bodies import MessageRefusedError, Topic, read_device_prediction, read_image
+from fabwafer.service.logs import RateLimitedLog
+from fabwafer_bridge import dead_letters, metrics, streams
 from fabwafer_bridge.publisher import NeverStoredError, Outgoing, Publisher
 from fabwafer_bridge.puller import Puller
 
@@ -60,7 +60,7 @@ def checked(subject: str, payload: bytes, *, received: int, sequence: int, heade
             # would end the bridge, and nothing else would come through.
             reason = f"cannot be read: {type(refusal).__name__}: {refusal}"
             code = "unexpected"
-        return dead.letter(
+        return dead_letters.letter(
             streams.INTAKE,
             subject=subject,
             origin=streams.MQTT_PREFIX + subject,
@@ -118,7 +118,7 @@ class Intake:
         self._publisher = publisher
         self._behind = behind
         self._looked = 0.0
-        self._refused = Seldom(log, "refused", LINES)
+        self._refused = RateLimitedLog(log, "refused", LINES)
 
     async def run(self) -> None:
         """Passes on what QoS 1 publishers were given a PUBACK for; acknowledged when it is stored further on."""
@@ -160,10 +160,12 @@ class Intake:
                 metrics.DEAD_LETTERS.labels(TOO_LARGE).inc()
                 self._refused.say(subject=message.subject, reason=str(never))
                 await self._publisher.store([_without_payload(message, never)])
-            elif dead.REASON in message.headers:
-                metrics.DEAD_LETTERS.labels(message.headers[dead.CODE]).inc()
+            elif dead_letters.REASON in message.headers:
+                metrics.DEAD_LETTERS.labels(message.headers[dead_letters.CODE]).inc()
                 metrics.MESSAGES.labels(streams.INTAKE, "dead").inc()
-                self._refused.say(subject=message.headers[dead.SUBJECT], reason=message.headers[dead.REASON])
+                self._refused.say(
+                    subject=message.headers[dead_letters.SUBJECT], reason=message.headers[dead_letters.REASON]
+                )
             else:
                 metrics.MESSAGES.labels(streams.INTAKE, "passed").inc()
 
@@ -183,7 +185,7 @@ def _checked_mqtt(message: Msg) -> Outgoing:
 
 
 def _without_payload(message: Outgoing, never: NeverStoredError) -> Outgoing:
-    return dead.letter(
+    return dead_letters.letter(
         streams.INTAKE,
         subject=message.subject,
         origin=message.subject,

@@ -15,6 +15,8 @@ from nats.errors import ConnectionReconnectingError, MaxPayloadError
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NoStreamResponseError
 
+from fabwafer.errors import FabwaferError
+
 PUBACK_TIMEOUT: Final = 5.0
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0
@@ -33,7 +35,7 @@ class Outgoing:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class NeverStoredError(RuntimeError):
+class NeverStoredError(FabwaferError):
     """The bus can never store this message: it is too large."""
 
 

@@ -9,9 +9,9 @@ import structlog
 from nats.aio.msg import Msg
 
 from fabwafer.defects import NOT_A_WAFER, SHIPPED_CLASSES
-from fabwafer.messages import Image, Prediction
+from fabwafer.messages.bodies import Image, Prediction
 from fabwafer.records import ReceivedPrediction, Records, RecordsUnavailableError, Shot, StoredPredictions
-from fabwafer_bridge import dead, metrics, streams
+from fabwafer_bridge import dead_letters, metrics, streams
 from fabwafer_bridge.intake import RECEIVED, SEQUENCE
 from fabwafer_bridge.publisher import Publisher
 from fabwafer_bridge.puller import Puller
@@ -30,7 +30,7 @@ Row = TypeVar("Row")
 log = structlog.get_logger()
 
 
-class Record:
+class RecordConsumer:
     """Stores what comes out of one stream.
 
     Args:
@@ -90,7 +90,7 @@ class Record:
                 return
 
     async def _refuse(self, message: Msg, reason: str) -> None:
-        letter = dead.letter(
+        letter = dead_letters.letter(
             streams.RECORD,
             subject=message.subject,
             origin=message.subject,

@@ -11,14 +11,14 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
-from fabwafer.messages import Image
+from fabwafer.messages.bodies import Image
 from fabwafer.records import Records, RecordsUnavailableError, SchemaError
+from fabwafer.service.health import HealthServer
+from fabwafer.service.process import end
 from fabwafer_bridge import lag, record, streams
 from fabwafer_bridge.alert import AlertWorker, wafer_page
 from fabwafer_bridge.classify import Classify, Takes
 from fabwafer_bridge.connection import connect
-from fabwafer_bridge.ending import end
-from fabwafer_bridge.health import HealthServer
 from fabwafer_bridge.inference import ModelServer, infer_url
 from fabwafer_bridge.intake import Intake
 from fabwafer_bridge.publisher import Publisher
@@ -88,7 +88,7 @@ class Bridge:
                     webhook = Webhook(
                         session, settings.webhook_url, secret.get_secret_value().encode() if secret else None
                     )
-                worker = AlertWorker(client, records, lock, webhook, wafer_page(settings.alert_url))
+                worker = AlertWorker(client, records, lock, webhook, wafer_page(settings.portal_url))
                 if "alert" in self._roles:
                     self._start(worker.run())
                 if "record" in self._roles:
@@ -125,7 +125,7 @@ class Bridge:
             session = await stack.enter_async_context(ModelServer.session())
             server = ModelServer(session, infer_url(settings.inference_url))
             puller = await self._pull(client, streams.IMAGES, streams.CLASSIFY, window=256)
-            classify = Classify(puller, publisher, server.classify, server.well, on_trial)
+            classify = Classify(puller, publisher, server.classify, server.healthy, on_trial)
             for _ in range(AT_ONCE):
                 self._start(classify.run())
 
@@ -141,9 +141,9 @@ class Bridge:
         images = await self._pull(client, streams.IMAGES, streams.RECORD, window=512)
         predictions = await self._pull(client, streams.PREDICTIONS, streams.RECORD, window=512)
         shadows = await self._pull(client, streams.SHADOW_PREDICTIONS, streams.RECORD, window=512)
-        self._start(record.Record(images, publisher, lock).run(record.read_shot, records.store_shots))
-        self._start(record.Record(predictions, publisher, lock).run(record.read_prediction, store))
-        self._start(record.Record(shadows, publisher, lock).run(record.read_shadow, store))
+        self._start(record.RecordConsumer(images, publisher, lock).run(record.read_shot, records.store_shots))
+        self._start(record.RecordConsumer(predictions, publisher, lock).run(record.read_prediction, store))
+        self._start(record.RecordConsumer(shadows, publisher, lock).run(record.read_shadow, store))
         if self._settings.image_retention_days is not None:
             self._start(_retention(records, self._settings.image_retention_days, lock))
 
@@ -199,7 +199,7 @@ async def _laid(js: JetStreamContext, settings: BridgeSettings) -> None:
     pause = 0.1
     while True:
         try:
-            await streams.lay(
+            await streams.ensure_streams(
                 js,
                 replicas=settings.replicas,
                 mqtt_max_bytes=settings.mqtt_max_bytes,

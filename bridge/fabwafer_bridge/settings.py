@@ -31,7 +31,7 @@ class BridgeSettings(BaseSettings):
     """How much `$MQTT_msgs` holds while the bridge is away: the outage to bridge. Full, no PUBACK is given."""
     stream_max_bytes: int = Field(default=4 * 1024**3, ge=1024)
     """How much each of IMAGES, PREDICTIONS and DEAD holds."""
-    alert_url: str | None = None
+    portal_url: str | None = None
     """Address of the portal; an alert links to its wafer's page below it."""
     webhook_url: str | None = None
     """Where alerts are sent by HTTP POST, besides the bus."""

@@ -53,9 +53,9 @@ class Candidate:
             raise ModelServerError(f"expected answers of {version}, which is on trial, got those of {answers[0].model}")
         return answers
 
-    async def well(self, version: str) -> bool:
+    async def healthy(self, version: str) -> bool:
         """Tells whether a version answers at all."""
-        return await self._server(version).well()
+        return await self._server(version).healthy()
 
     def _server(self, version: str) -> ModelServer:
         return ModelServer(self._session, self._url.replace("{version}", quote(version, safe="")))
@@ -103,16 +103,16 @@ class Shadow:
             except ModelServerError as error:
                 log.warning("the candidate failed", images=len(jobs), version=version, reason=str(error))
                 metrics.MESSAGES.labels(streams.SHADOW, "retried").inc(len(jobs))
-                await self._until_well(version)
+                await self._until_healthy(version)
             else:
                 metrics.INFERENCE_SECONDS.labels(version).observe(time.perf_counter() - started)
                 await self._store(jobs, answers)
                 return True
         return False
 
-    async def _until_well(self, version: str) -> None:
+    async def _until_healthy(self, version: str) -> None:
         pause = 0.1
-        while self._trial.candidate == version and not await self._server.well(version):
+        while self._trial.candidate == version and not await self._server.healthy(version):
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 

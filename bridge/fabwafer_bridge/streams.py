@@ -154,7 +154,7 @@ def _consumer_configs() -> list[tuple[str, ConsumerConfig]]:
     ]
 
 
-async def lay(js: JetStreamContext, *, replicas: int, mqtt_max_bytes: int, max_bytes: int) -> None:
+async def ensure_streams(js: JetStreamContext, *, replicas: int, mqtt_max_bytes: int, max_bytes: int) -> None:
     """Makes the streams and their durable consumers, or brings those there are up to these settings.
 
     Must be done before any device has credentials: interest retention keeps only what a consumer waits for.

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from fabwafer.messages import Image
+from fabwafer.messages.bodies import Image
 from fabwafer.records import Records, RecordsUnavailableError
 
 LOOK_SECONDS: Final = 1.0

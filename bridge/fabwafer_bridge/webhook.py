@@ -7,14 +7,15 @@ from typing import Final
 
 import aiohttp
 
-from fabwafer.messages import Alert
+from fabwafer.errors import FabwaferError
+from fabwafer.messages.bodies import Alert
 
 SIGNATURE: Final = "X-Fabwafer-Signature"
 TIMESTAMP: Final = "X-Fabwafer-Timestamp"
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 
 
-class WebhookError(RuntimeError):
+class WebhookError(FabwaferError):
     """The webhook's receiver did not take an alert; to be tried again."""
 
 

@@ -10,14 +10,15 @@ from urllib.parse import urlsplit
 
 import aiomqtt
 
-from fabwafer.messages import Image
+from fabwafer.errors import FabwaferError
+from fabwafer.messages.bodies import Image
 
 LONGEST_PAUSE: Final = 5.0
 IN_FLIGHT: Final = 16
 """Messages on their way at once; the listener takes more, but a camera needs no more."""
 
 
-class CameraRefusedError(RuntimeError):
+class CameraRefusedError(FabwaferError):
     """The listener refuses this camera: its name or password is wrong."""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from fabwafer.classifier import Classification, Classifier
+    from fabwafer.models.classifier import Classification, Classifier
 
 app = typer.Typer()
 
@@ -38,8 +38,8 @@ def classify(
     """
     # Before NumPy is imported: for matrices as small as a map's, BLAS threads only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from fabwafer.classifier import Classifier
-    from fabwafer.modelcard import ModelRefusedError, default_model
+    from fabwafer.models.card import ModelRefusedError, default_model
+    from fabwafer.models.classifier import Classifier
 
     try:
         classifier = Classifier(model or default_model(), variant.value)
@@ -100,7 +100,6 @@ def _picture_names(images: list[Path]) -> list[str]:
 
 
 def _as_json(classifier: "Classifier", path: Path, answer: "Classification") -> dict[str, Any]:
-    from dataclasses import asdict
 
     return {
         "image": str(path),
@@ -113,7 +112,7 @@ def _as_json(classifier: "Classifier", path: Path, answer: "Classification") -> 
             name: round(float(value), 6)
             for name, value in zip(classifier.card.classes, answer.probabilities, strict=True)
         },
-        "map": asdict(answer.map) if answer.map is not None else None,
+        "map": answer.map.model_dump() if answer.map is not None else None,
         "model": classifier.card.version,
     }
 
@@ -140,7 +139,7 @@ def _write_overlay(path: Path, content: bytes, answer: "Classification") -> None
     import numpy as np
     from PIL import Image
 
-    from fabwafer.wafermap import decode
+    from fabwafer.maps.wafermap import decode
 
     assert answer.heatmap is not None  # noqa: S101 - the caller asked for it
     grid = decode(content)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fabwafer.system import SystemNotFoundError, address
+from fabwafer.commands.system import SystemNotFoundError, address
 
 app = typer.Typer()
 

@@ -27,8 +27,8 @@ def records(
     as_json: Annotated[bool, typer.Option("--json", help="Print every record, as JSON, one a line.")] = False,
 ) -> None:
     """Show what was received about each wafer, and what was said of it."""
+    from fabwafer.commands.system import SystemNotFoundError, address
     from fabwafer.records import Records, RecordsUnavailableError, SchemaError
-    from fabwafer.system import SystemNotFoundError, address
 
     wanted: dict[str, Any] = {"fab": fab, "camera": camera, "imgid": imgid, "context": {"lot": lot} if lot else None}
     try:

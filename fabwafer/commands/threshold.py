@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from fabwafer.commands.system import SystemNotFoundError, address
 from fabwafer.defects import canonical_name
-from fabwafer.system import SystemNotFoundError, address
 
 app = typer.Typer()
 

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, func, select, update
 
 from fabwafer.defects import CAUSES
-from fabwafer.messages import Alert
+from fabwafer.messages.bodies import Alert
 from fabwafer.records.query import prediction_fields
 from fabwafer.records.tables import alerts, predictions, thresholds, wafers
 

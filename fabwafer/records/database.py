@@ -7,6 +7,7 @@ from typing import Self
 
 from sqlalchemy import Connection, select, text, update
 
+from fabwafer.errors import FabwaferError
 from fabwafer.records import alerting, query, schema, store, trial
 from fabwafer.records.engine import connect, reading, writing
 from fabwafer.records.tables import reviews, rollouts, shots
@@ -14,11 +15,11 @@ from fabwafer.records.tables import reviews, rollouts, shots
 _CHUNK = 1000
 
 
-class UnknownWaferError(LookupError):
+class UnknownWaferError(FabwaferError):
     """Nothing was received about the wafer that was named."""
 
 
-class RolloutChangedError(Exception):
+class RolloutChangedError(FabwaferError):
     """Somebody else said who is to serve in the meantime; what was to be said then may be wrong now."""
 
 

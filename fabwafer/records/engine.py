@@ -9,13 +9,15 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, TimeoutError
 
+from fabwafer.errors import FabwaferError
+
 BUSY_SECONDS: Final = 30
 """How long a SQLite writer waits for another one."""
 
 _WRITES: Final = "fabwafer_writes"
 
 
-class RecordsUnavailableError(RuntimeError):
+class RecordsUnavailableError(FabwaferError):
     """The database cannot be reached or cannot answer now. The same call may succeed later."""
 
 

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, func, select, tuple_, union
 
-from fabwafer.messages import CONTEXT_FIELDS, MapCountsMessage
+from fabwafer.maps.counts import MapCounts
+from fabwafer.messages.bodies import CONTEXT_FIELDS
 from fabwafer.records.engine import reading
 from fabwafer.records.store import MAP_FIELDS
 from fabwafer.records.tables import alerts, predictions, reviews, rollouts, shots, wafers
@@ -44,7 +45,7 @@ class PredictionRecord:
     review: bool | None
     shadow: bool
     alert: bool
-    map: MapCountsMessage | None
+    map: MapCounts | None
     context: dict[str, str]
     extra: dict[str, Any]
     embedding: tuple[float, ...] | None
@@ -105,7 +106,7 @@ class WaferRecord:
         return {name: merged[name] for name in CONTEXT_FIELDS if name in merged}
 
     @property
-    def map(self) -> MapCountsMessage | None:
+    def map(self) -> MapCounts | None:
         """What was counted on the wafer map, by the newest that counted."""
         return next((said.map for said in reversed(self.predictions) if said.map), None)
 
@@ -318,7 +319,7 @@ def _context(row: RowMapping, columns: Any) -> dict[str, str]:
     return {name: row[columns[name]] for name in CONTEXT_FIELDS if row[columns[name]] is not None}
 
 
-def _map(row: RowMapping) -> MapCountsMessage | None:
+def _map(row: RowMapping) -> MapCounts | None:
     if row[predictions.c.rows] is None:
         return None
-    return MapCountsMessage(**{name: row[predictions.c[name]] for name in MAP_FIELDS})
+    return MapCounts(**{name: row[predictions.c[name]] for name in MAP_FIELDS})

@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import Engine, inspect, text
 
+from fabwafer.errors import FabwaferError
 from fabwafer.records.engine import connect, reading, sqlite_file, writing
 from fabwafer.records.tables import SCHEMA
 
@@ -15,7 +16,7 @@ _ADVISORY_LOCK: Final = 0x666162_7761666572
 """The name of our lock among all of a PostgreSQL server's: "fabwafer" as a number."""
 
 
-class SchemaError(RuntimeError):
+class SchemaError(FabwaferError):
     """The database's tables are not the ones that this program needs. The text says what to do."""
 
 

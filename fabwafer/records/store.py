@@ -11,13 +11,14 @@ from sqlalchemy import Connection, Table, bindparam, case, select, tuple_, updat
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fabwafer.defects import is_defect
-from fabwafer.messages import CONTEXT_FIELDS, Image, Prediction
+from fabwafer.maps.counts import MapCounts
+from fabwafer.messages.bodies import CONTEXT_FIELDS, Image, Prediction
 from fabwafer.records.tables import alerts, predictions, shots, wafers
 
 WaferKey = tuple[str, str, str]
 """fab, camera, imgid."""
 
-MAP_FIELDS: Final = ("rows", "columns", "passed", "failed", "regions", "largest")
+MAP_FIELDS: Final = tuple(MapCounts.model_fields)
 
 _ALERT_NAMES: Final = uuid.uuid5(uuid.NAMESPACE_URL, "fabwafer:alert")
 _LARGEST_HALF: Final = 65504.0

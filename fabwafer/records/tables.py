@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from fabwafer.messages import CONTEXT_FIELDS
+from fabwafer.messages.bodies import CONTEXT_FIELDS
 
 SCHEMA: Final = "0_1_002"
 """The migration that this program was written for: the minor version that it belongs to, and its number in it."""

@@ -1,1 +1,1 @@
-"""What runs inside the model server: thin shims over fabwafer.classifier."""
+"""What runs inside the model server: thin shims over fabwafer.models.classifier."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fabwafer.modelcard import CARD_NAME, read_card, read_verified
+from fabwafer.models.card import CARD_NAME, read_card, read_verified
 from fabwafer_handlers.protocol import MODEL_NAME
 
 _HERE: Final = Path(__file__).parent

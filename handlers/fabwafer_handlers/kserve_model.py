@@ -18,8 +18,8 @@ from fastapi.responses import JSONResponse
 from kserve import model_server
 from kserve.errors import InvalidInput
 
-from fabwafer.classifier import Classifier
-from fabwafer.modelcard import ModelRefusedError
+from fabwafer.models.card import ModelRefusedError
+from fabwafer.models.classifier import Classifier
 from fabwafer_handlers import protocol
 
 

@@ -12,17 +12,18 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import uuid4
 
 import numpy as np
 
-from fabwafer.imagefile import MAX_BYTES
+from fabwafer.errors import FabwaferError
+from fabwafer.maps.image_file import MAX_BYTES
 
 if TYPE_CHECKING:
-    from fabwafer.classifier import Classification
-    from fabwafer.modelcard import ModelCard
+    from fabwafer.models.card import ModelCard
+    from fabwafer.models.classifier import Classification
 
 MODEL_NAME: Final = "wafer"
 
@@ -61,7 +62,7 @@ _KINDS: Final[dict[type, str]] = {
 _JSON_STARTS: Final = (b"{", b"[", b'"')
 
 
-class BadRequestError(ValueError):
+class BadRequestError(FabwaferError):
     """A request that is not understood as a whole; the message says what was expected and what came."""
 
 
@@ -304,7 +305,7 @@ def _prediction(answer: "Classification", card: "ModelCard", *, heatmap: bool) -
         "review": answer.review,
         "error": answer.error,
         "embedding": np.ascontiguousarray(answer.embedding),
-        "map": asdict(answer.map) if answer.map else None,
+        "map": answer.map.model_dump() if answer.map else None,
         "model_version": card.version,
     }
     if heatmap:
@@ -322,7 +323,7 @@ def _v2(request: Request, answers: Sequence["Classification"], card: "ModelCard"
         "review": ("BOOL", [n], [answer.review for answer in answers]),
         "error": ("BYTES", [n], [answer.error for answer in answers]),
         "embedding": ("FP32", [n, card.embedding_size], _flat([answer.embedding for answer in answers])),
-        "map": ("BYTES", [n], [json.dumps(asdict(answer.map) if answer.map else None) for answer in answers]),
+        "map": ("BYTES", [n], [json.dumps(answer.map.model_dump() if answer.map else None) for answer in answers]),
         "model_version": ("BYTES", [n], [card.version] * n),
         "model_digest": ("BYTES", [1], [card.digest]),
         "classes": ("BYTES", [len(card.classes)], list(card.classes)),

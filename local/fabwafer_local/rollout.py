@@ -11,8 +11,9 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
-from fabwafer.modelcard import ModelRefusedError, default_model, read_card
-from fabwafer.modelstore import Store, StoreError
+from fabwafer.errors import FabwaferError
+from fabwafer.models.card import ModelRefusedError, default_model, read_card
+from fabwafer.models.store import Store, StoreError
 from fabwafer.records import Records, RecordsUnavailableError
 from fabwafer_local import torchserve
 from fabwafer_local.supervisor import ServerSpec
@@ -24,7 +25,7 @@ LOAD_SECONDS: Final = 150.0
 """Longer than the archive allows a worker to start."""
 
 
-class NotLoadedError(RuntimeError):
+class NotLoadedError(FabwaferError):
     """The model server does not do what it was asked. The text says what it was, and what the server said."""
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from fabwafer.synthetic import sample
-from fabwafer.system import CAMERA_FILE
-from fabwafer.wafermap import encode
+from fabwafer.commands.system import CAMERA_FILE
+from fabwafer.maps.synthetic import sample
+from fabwafer.maps.wafermap import encode
 from fabwafer_local.supervisor import Supervisor, fabwafer_command
 
 SEED: Final = 20

@@ -1,4 +1,4 @@
-"""The local system: NATS, door, model server and bridge, started in order and stopped in order."""
+"""The local system: NATS, device_auth, model server and bridge, started in order and stopped in order."""
 
 import asyncio
 import contextlib
@@ -12,10 +12,11 @@ from typing import Final
 
 import aiohttp
 
-from fabwafer.modelcard import ModelRefusedError
-from fabwafer.modelstore import Store
+from fabwafer.commands.system import SYSTEM_FILE, System, sqlite_url, write_system
+from fabwafer.errors import FabwaferError
+from fabwafer.models.card import ModelRefusedError
+from fabwafer.models.store import Store
 from fabwafer.records import Records, migrate
-from fabwafer.system import SYSTEM_FILE, System, sqlite_url, write_system
 from fabwafer_local import nats, torchserve
 from fabwafer_local.ports import Ports, free_ports
 from fabwafer_local.rollout import Management, Reconciler
@@ -31,7 +32,7 @@ STOP_BUS_SECONDS: Final = 4.0
 BRIDGE_USER: Final = "bridge"
 
 
-class StackError(RuntimeError):
+class StackError(FabwaferError):
     """The system cannot run here. The text says why."""
 
 
@@ -70,7 +71,7 @@ class Stack:
         self._say = say
         self._supervisor = Supervisor(directory, say)
         self._camera = SampleCamera(directory, self._supervisor, say)
-        self._door_port, management = free_ports(2)
+        self._device_auth_port, management = free_ports(2)
         self._records = Records(sqlite_url(directory))
         self._management = Management(f"http://127.0.0.1:{management}")
         self._reconciler = Reconciler(directory / "torchserve", self._records, store, self._management, say)
@@ -80,12 +81,12 @@ class Stack:
             mqtt_url=f"mqtt://127.0.0.1:{ports.mqtt}",
             inference_url=f"http://127.0.0.1:{ports.inference}",
             metrics_url=f"http://127.0.0.1:{ports.metrics}",
-            door_url=f"http://127.0.0.1:{self._door_port}",
+            device_auth_url=f"http://127.0.0.1:{self._device_auth_port}",
             database_url=sqlite_url(directory),
             pid=os.getpid(),
         )
         self._env = os.environ | nats.environment(
-            bridge_user=BRIDGE_USER, bridge_password=password, door_password=self._door_password
+            bridge_user=BRIDGE_USER, bridge_password=password, device_auth_password=self._door_password
         )
 
     async def start(self) -> None:
@@ -138,7 +139,7 @@ class Stack:
             )
         )
         write_system(self._directory, self.system)
-        await asyncio.gather(self._start_bridge(http), self._start_door(http, directory))
+        await asyncio.gather(self._start_bridge(http), self._start_device_auth(http, directory))
         await self._camera.make()
 
     async def _start_bridge(self, http: aiohttp.ClientSession) -> None:
@@ -159,22 +160,28 @@ class Stack:
             )
         )
 
-    async def _start_door(self, http: aiohttp.ClientSession, directory: Path) -> None:
+    async def _start_device_auth(self, http: aiohttp.ClientSession, directory: Path) -> None:
         env = self._env | {
             "FABWAFER_NATS_URL": self.system.nats_url,
-            "FABWAFER_DOOR_URL": f"nats://door:{self._door_password}@127.0.0.1:{self._ports.nats}",
+            "FABWAFER_NATS_SYSTEM_URL": f"nats://device-auth:{self._door_password}@127.0.0.1:{self._ports.nats}",
         }
         argv = fabwafer_command(
-            "door",
+            "device-auth",
             "--users-file",
             str(directory / nats.USERS_FILE),
             "--log-file",
             str(directory / nats.LOG_FILE),
             "--metrics-port",
-            str(self._door_port),
+            str(self._device_auth_port),
         )
         await self._supervisor.start(
-            Part("door", argv, env, self._logs / "door.log", _answers(http, f"{self.system.door_url}/readyz"))
+            Part(
+                "device-auth",
+                argv,
+                env,
+                self._logs / "device-auth.log",
+                _answers(http, f"{self.system.device_auth_url}/readyz"),
+            )
         )
 
     async def send_samples(self, images: list[Path], rate: float) -> None:
@@ -198,7 +205,7 @@ class Stack:
         """Lets the bridge finish what is under way, then ends everything."""
         (self._directory / SYSTEM_FILE).unlink(missing_ok=True)
         await self._supervisor.stop(["bridge"], STOP_BRIDGE_SECONDS)
-        await self._supervisor.stop(["door", "model server"], STOP_SERVERS_SECONDS)
+        await self._supervisor.stop(["device-auth", "model server"], STOP_SERVERS_SECONDS)
         await self._supervisor.stop(["NATS server"], STOP_BUS_SECONDS)
         self._records.close()
         self._remove_temporary()

@@ -15,6 +15,8 @@ from typing import Final
 
 import psutil
 
+from fabwafer.errors import FabwaferError
+
 PARTS_FILE: Final = "parts.json"
 READY_SECONDS: Final = 90.0
 DEATHS: Final = 5
@@ -66,7 +68,7 @@ class Done:
     complaint: str
 
 
-class PartFailedError(RuntimeError):
+class PartFailedError(FabwaferError):
     """A part does not run. The text names it and shows the last lines of its log."""
 
     def __init__(self, part: Part, what: str) -> None:

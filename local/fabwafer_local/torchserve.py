@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import fabwafer
-from fabwafer.modelcard import read_card
+from fabwafer.models.card import read_card, shipped_store
 from fabwafer_local.supervisor import ServerSpec
 
 MODEL_NAME: Final = "wafer"
@@ -27,13 +26,6 @@ class TorchServePorts:
     metrics: int
     grpc_inference: int
     grpc_management: int
-
-
-def _store() -> Path:
-    """The folder with TorchServe's configuration: in the package where it is installed, else in the checkout."""
-    package = Path(fabwafer.__file__).parent
-    installed = package / "model_store"
-    return installed if installed.is_dir() else package.parent / "model-store"
 
 
 def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int = 1) -> ServerSpec:
@@ -60,7 +52,7 @@ def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int =
     config = directory / CONFIG_FILE
     config.write_text(
         configuration(
-            (_store() / CONFIG_FILE).read_text(),
+            (shipped_store() / CONFIG_FILE).read_text(),
             {
                 "inference_address": f"http://127.0.0.1:{ports.inference}",
                 "management_address": f"http://127.0.0.1:{ports.management}",
@@ -76,7 +68,7 @@ def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int =
     return ServerSpec(
         argv=[
             *(sys.executable, "-m", "fabwafer_handlers.serve"),
-            *("--config", str(config), "--log-config", str(_store() / "log4j2.xml")),
+            *("--config", str(config), "--log-config", str(shipped_store() / "log4j2.xml")),
         ],
         env=os.environ
         | {

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fabwafer.defects import NOT_A_WAFER, is_defect
-from fabwafer.messages import Alert, MessageRefusedError, Topic, read_device_prediction
+from fabwafer.messages.bodies import Alert, MessageRefusedError, Topic, read_device_prediction
 
 ROWS: Final = 12
 WAITING_LIMIT: Final = 10_000

@@ -17,10 +17,10 @@ from typing import Final
 import numpy as np
 
 from fabwafer.defects import SHIPPED_CLASSES
-from fabwafer.messages import Image
-from fabwafer.synthetic import make
-from fabwafer.wafermap import encode
-from tests.running import PATIENCE
+from fabwafer.maps.synthetic import make
+from fabwafer.maps.wafermap import encode
+from fabwafer.messages.bodies import Image
+from tests.support.running import PATIENCE
 
 _CONNECT, _CONNACK, _PUBLISH_QOS1, _PUBACK = 0x10, 2, 0x32, 4
 SILENCE: Final = 20.0

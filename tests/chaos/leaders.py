@@ -9,7 +9,7 @@ from nats.errors import Error as NatsError
 from fabwafer_bridge import streams
 from fabwafer_bridge.connection import connect
 from tests.chaos.system import System
-from tests.nats_servers import NatsCluster, NatsServer
+from tests.support.nats_servers import NatsCluster, NatsServer
 
 
 async def leader(client: Client, stream: str) -> str | None:

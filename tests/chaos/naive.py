@@ -21,7 +21,7 @@ ONLY = "classify,record,alert"
 """What the bridge does besides."""
 
 
-async def lay(url: str, *, max_bytes: int = -1, replicas: int = 1) -> None:
+async def ensure_streams(url: str, *, max_bytes: int = -1, replicas: int = 1) -> None:
     """Makes the stream and its durable consumer, otherwise like the bridge makes its own."""
     client = await connect(url, name="naive")
     js = client.jetstream()

@@ -16,13 +16,13 @@ import pytest
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
-from fabwafer.messages import Image
+from fabwafer.messages.bodies import Image
 from fabwafer.records import Records, migrate
 from fabwafer_bridge import streams
 from tests.chaos import ledger
 from tests.chaos.fleet import Device, Fleet
-from tests.nats_servers import NatsCluster, NatsServer, add_device
-from tests.running import PATIENCE, Bridge, ModelServer
+from tests.support.nats_servers import NatsCluster, NatsServer, add_device
+from tests.support.running import PATIENCE, Bridge, ModelServer
 
 ROUNDS: Final = int(os.environ.get("FABWAFER_CHAOS_ROUNDS", "3"))
 DURABLES: Final = (

@@ -9,8 +9,8 @@ import pytest
 from fabwafer_bridge import streams
 from tests.chaos.leaders import in_step, leads_without_mqtt
 from tests.chaos.system import ROUNDS, chance, running
-from tests.nats_servers import NatsCluster, nats_cluster
-from tests.running import ModelServer, model_server
+from tests.support.nats_servers import NatsCluster, nats_cluster
+from tests.support.running import ModelServer, model_server
 
 __all__ = ["chance", "model_server", "nats_cluster"]
 

@@ -9,8 +9,8 @@ import pytest
 from tests.chaos import ledger, naive
 from tests.chaos.leaders import in_step, leads_without_mqtt
 from tests.chaos.system import System, chance, running
-from tests.nats_servers import NatsCluster, NatsServer, nats_cluster, nats_server
-from tests.running import ModelServer, model_server
+from tests.support.nats_servers import NatsCluster, NatsServer, nats_cluster, nats_server
+from tests.support.running import ModelServer, model_server
 
 __all__ = ["chance", "model_server", "nats_cluster", "nats_server"]
 
@@ -24,7 +24,7 @@ async def test_a_stream_that_captures_the_mqtt_subject_loses_acknowledged_images
     tmp_path: Path, nats_server: NatsServer, model_server: ModelServer, chance: random.Random
 ) -> None:
     async with running(tmp_path, nats_server, model_server, chance, only=naive.ONLY) as system:
-        await naive.lay(nats_server.url, max_bytes=235_000)
+        await naive.ensure_streams(nats_server.url, max_bytes=235_000)
         await system.fleet.publish(system.fleet.images(1000))
         assert system.fleet.acknowledged == system.fleet.published, "each had its PUBACK"
         system.durables = [(naive.STREAM, naive.DURABLE), *system.durables[1:]]
@@ -40,7 +40,7 @@ async def test_a_stream_that_captures_the_mqtt_subject_loses_acknowledged_images
     tmp_path: Path, nats_cluster: NatsCluster, model_server: ModelServer, chance: random.Random
 ) -> None:
     async with running(tmp_path, nats_cluster, model_server, chance, only=naive.ONLY, replicas=3) as system:
-        await naive.lay(",".join(nats_cluster.urls), replicas=3)
+        await naive.ensure_streams(",".join(nats_cluster.urls), replicas=3)
         system.durables = [(naive.STREAM, naive.DURABLE), *system.durables[1:]]
         async with naive.intake(",".join(nats_cluster.urls)):
             for _ in range(KILLS):

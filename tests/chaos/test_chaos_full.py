@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fabwafer.messages import Image
+from fabwafer.messages.bodies import Image
 from tests.chaos import ledger
 from tests.chaos.fleet import key
 from tests.chaos.system import ROUNDS, chance, running
-from tests.nats_servers import NatsServer, nats_server
-from tests.running import ModelServer, model_server
+from tests.support.nats_servers import NatsServer, nats_server
+from tests.support.running import ModelServer, model_server
 
 __all__ = ["chance", "model_server", "nats_server"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.system import ROUNDS, chance, running
-from tests.nats_servers import NatsServer, nats_server
-from tests.postgres import fresh_database, postgres_server
-from tests.running import ModelServer, model_server
+from tests.support.nats_servers import NatsServer, nats_server
+from tests.support.postgres import fresh_database, postgres_server
+from tests.support.running import ModelServer, model_server
 
 __all__ = ["chance", "model_server", "nats_server", "postgres_server"]
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from fabwafer.messages import Image
-from fabwafer.synthetic import sample
-from fabwafer.wafermap import encode
+from fabwafer.maps.synthetic import sample
+from fabwafer.maps.wafermap import encode
+from fabwafer.messages.bodies import Image
 from fabwafer_bridge import streams
 from fabwafer_bridge.intake import checked
 from tests.chaos import ledger
 from tests.chaos.system import chance, running
-from tests.nats_servers import NatsServer, nats_server
-from tests.running import ModelServer, model_server
+from tests.support.nats_servers import NatsServer, nats_server
+from tests.support.running import ModelServer, model_server
 
 __all__ = ["chance", "model_server", "nats_server"]
 

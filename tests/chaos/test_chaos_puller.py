@@ -8,7 +8,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
 from fabwafer_bridge.connection import connect
 from fabwafer_bridge.puller import Puller
-from tests.nats_servers import NatsServer, nats_server
+from tests.support.nats_servers import NatsServer, nats_server
 
 __all__ = ["nats_server"]
 
@@ -19,7 +19,7 @@ async def post(client: Client, numbers: range) -> None:
     await asyncio.gather(*(client.jetstream().publish("post.letter", str(number).encode()) for number in numbers))
 
 
-async def lay(client: Client) -> None:
+async def ensure_streams(client: Client) -> None:
     js = client.jetstream()
     await js.add_stream(StreamConfig(name="POST", subjects=["post.>"]))
     await js.add_consumer("POST", ConsumerConfig(durable_name="postman", ack_policy=AckPolicy.EXPLICIT, ack_wait=300))
@@ -42,7 +42,7 @@ async def test_a_puller_asks_a_server_anew_that_was_killed_while_it_waited(nats_
             await each.renew()
 
     client = await connect(nats_server.url, name="test", reconnected=renew)
-    await lay(client)
+    await ensure_streams(client)
     puller = Puller(client, "POST", "postman", window=64)
     pullers.append(puller)
     await puller.start()
@@ -62,7 +62,7 @@ async def test_a_puller_waits_for_a_durable_that_is_not_there_yet(nats_server: N
     await puller.start()
     waiting = asyncio.create_task(carried(puller, range(100)))
     await asyncio.sleep(0.2)
-    await lay(client)
+    await ensure_streams(client)
     await post(client, range(100))
     await waiting
     await client.close()
@@ -70,7 +70,7 @@ async def test_a_puller_waits_for_a_durable_that_is_not_there_yet(nats_server: N
 
 async def test_a_puller_that_stops_leaves_at_once_to_the_next_what_it_did_not_begin(nats_server: NatsServer) -> None:
     client = await connect(nats_server.url, name="test")
-    await lay(client)
+    await ensure_streams(client)
     await post(client, range(100))
     first = Puller(client, "POST", "postman", window=64)
     await first.start()

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fabwafer.records import migrate
-from tests.nats_servers import NatsServer, nats_server
-from tests.running import Bridge, answers, wait_until
+from tests.support.nats_servers import NatsServer, nats_server
+from tests.support.running import Bridge, answers, wait_until
 
 __all__ = ["nats_server"]
 

@@ -12,7 +12,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
-from fabwafer.wafermap import CHANNELS, FAILED, INPUT_SIZE, PASSED, scale
+from fabwafer.maps.grid import FAILED, PASSED
+from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE, scale
 
 DRAWINGS: Final = ("native", "two-valued", "smoothed", "two-valued and smoothed")
 """The ways of drawing that a network is trained on, in the order of `draw_all`."""
@@ -55,25 +56,25 @@ def draw_all(grid: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
 
 
 def draw_many(
-    grids: Sequence[NDArray[np.uint8]], kept: NDArray[np.bool_], seed: int
+    grids: Sequence[NDArray[np.uint8]], held_out: NDArray[np.bool_], seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Scales maps in each of the ways of drawing them.
 
     Args:
         grids: Die grids, [n].
-        kept: Which of them are kept from training, [n].
+        held_out: Which of them are kept from training, [n].
         seed: Decides the sizes of smoothed drawings.
 
     Returns:
-        The maps to train on and those that are kept, each uint8 [maps, drawings, channels, size, size].
+        The maps to train on and those that are held_out, each uint8 [maps, drawings, channels, size, size].
     """
     rng = np.random.default_rng(seed)
     shape = (len(DRAWINGS), CHANNELS, INPUT_SIZE, INPUT_SIZE)
-    sides = tuple(np.empty((int((kept == side).sum()), *shape), dtype=np.uint8) for side in (False, True))
+    sides = tuple(np.empty((int((held_out == side).sum()), *shape), dtype=np.uint8) for side in (False, True))
     filled = [0, 0]
     # The products of scaling are small: several threads would only wait for each other, minutes of a whole data set.
     with threadpool_limits(1):
-        for grid, side in zip(grids, kept.astype(int), strict=True):
+        for grid, side in zip(grids, held_out.astype(int), strict=True):
             sides[side][filled[side]] = draw_all(grid, rng)
             filled[side] += 1
     return sides[0], sides[1]

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fabwafer.defects import NOT_A_WAFER
+from fabwafer.errors import FabwaferError
 
 _CLASS_NAME: Final = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,63}")
 """It names folders and the labels of metrics, so it must not lead out of the one or flood the others."""
 
 
-class DataError(Exception):
+class DataError(FabwaferError):
     """Training data that cannot be used. Its text names the file, the field and the row where it has them."""
 
 

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fabwafer.defects import SHIPPED_CLASSES
-from fabwafer.modelcard import ModelCard, read_card
+from fabwafer.models.card import ModelCard, read_card
 from fabwafer_training import processes
-from fabwafer_training.aims import ask_teachers, label_aims, taught_aims
 from fabwafer_training.augment import draw_many
 from fabwafer_training.dataset import DataError, Dataset
+from fabwafer_training.epochs import even_weights
 from fabwafer_training.network import Shape, WaferNet
-from fabwafer_training.package import Kept, package
-from fabwafer_training.rounds import even_weights
-from fabwafer_training.splits import clean, kept_from_training
-from fabwafer_training.train import CHECKPOINT, Layers, Round, Settings, train
-from fabwafer_training.weights import go_back, read_weights
+from fabwafer_training.package import HeldOut, package
+from fabwafer_training.soft_targets import ask_teachers, distil, smooth_labels
+from fabwafer_training.splits import clean, held_out_from_training
+from fabwafer_training.train import CHECKPOINT, Epoch, Layers, Settings, train
+from fabwafer_training.weights import interpolate_weights, read_weights
 
 LEAST_MAPS = 5
 """Maps that a class needs to be learned: below that, nothing of it would be left to measure on."""
@@ -40,15 +40,15 @@ class Material:
     Attributes:
         data: The maps, cleaned.
         classes: The class names in the order of the network's outputs.
-        kept: Which maps are kept aside to calibrate and measure, [n].
-        kept_seed: Which split that is, for the card: others may want to keep the same maps aside.
+        held_out: Which maps are kept aside to calibrate and measure, [n].
+        held_out_seed: Which split that is, for the card: others may want to keep the same maps aside.
         taught: About which maps teachers are asked, [n]; None for all. Of the others the label alone counts.
     """
 
     data: Dataset
     classes: list[str]
-    kept: NDArray[np.bool_]
-    kept_seed: int
+    held_out: NDArray[np.bool_]
+    held_out_seed: int
     taught: NDArray[np.bool_] | None = None
 
     @property
@@ -57,17 +57,17 @@ class Material:
         numbers = {name: number for number, name in enumerate(self.classes)}
         return np.array([numbers[label] for label in self.data.labels.tolist()], dtype=np.intp)
 
-    def side(self, kept: bool) -> Dataset:
+    def side(self, held_out: bool) -> Dataset:
         """Returns the maps that are kept aside, or those to train on."""
-        return self.data.subset(np.flatnonzero(self.kept == kept))
+        return self.data.subset(np.flatnonzero(self.held_out == held_out))
 
 
-def prepare(data: Dataset, kept_seed: int, tell: Callable[[str], None]) -> Material:
+def prepare(data: Dataset, held_out_seed: int, tell: Callable[[str], None]) -> Material:
     """Leaves out what is conflicting or repeated, and keeps a fifth of the maps aside by group.
 
     Args:
         data: Labelled maps.
-        kept_seed: Decides which groups are kept.
+        held_out_seed: Decides which groups are held_out.
         tell: Called with a sentence on what was left out.
 
     Raises:
@@ -83,13 +83,13 @@ def prepare(data: Dataset, kept_seed: int, tell: Callable[[str], None]) -> Mater
     counts = cleaned.counts()
     if len(counts) < 2 or min(counts.values()) < LEAST_MAPS:
         raise DataError(f"{data.name}: training needs two classes of at least {LEAST_MAPS} maps, found {counts}")
-    kept = kept_from_training(cleaned, kept_seed)
-    absent = sorted(set(counts) - set(cleaned.labels[~kept].tolist()))
+    held_out = held_out_from_training(cleaned, held_out_seed)
+    absent = sorted(set(counts) - set(cleaned.labels[~held_out].tolist()))
     if absent:
         raise DataError(
             f"{data.name}: all maps of {', '.join(absent)} are in one group, which cannot be split, or in valid"
         )
-    return Material(cleaned, classes_of(cleaned), kept, kept_seed)
+    return Material(cleaned, classes_of(cleaned), held_out, held_out_seed)
 
 
 def train_model(
@@ -99,7 +99,7 @@ def train_model(
     about: dict[str, Any],
     *,
     tell: Callable[[str], None],
-    report: Callable[[Round], None],
+    report: Callable[[Epoch], None],
     start: dict[str, Tensor] | None = None,
     teachers: Sequence[Path] = (),
     prior_step: float | None = None,
@@ -127,15 +127,15 @@ def train_model(
     Raises:
         ModelRefusedError: A teacher cannot be read, or its classes are others.
     """
-    targets, kept = material.targets, material.kept
-    tell(f"training on {(~kept).sum()} maps, keeping {kept.sum()} by group to calibrate and measure; drawing them")
+    targets, held_out = material.targets, material.held_out
+    tell(f"training on {(~held_out).sum()} maps; {held_out.sum()} are held out by group to calibrate and measure")
     folder.mkdir(parents=True, exist_ok=True)
-    inputs, kept_inputs = draw_many(material.data.grids, kept, settings.seed)
-    aims = label_aims(targets[~kept], len(material.classes), settings.smoothing)
+    inputs, held_out_inputs = draw_many(material.data.grids, held_out, settings.seed)
+    soft_targets = smooth_labels(targets[~held_out], len(material.classes), settings.smoothing)
     names = [f"{card.name} {card.version}" for card in map(read_card, teachers)]
     if teachers:
         said = ask_teachers(teachers, material.classes, inputs[:, 0], tell)
-        aims = taught_aims(aims, said, None if material.taught is None else material.taught[~kept])
+        soft_targets = distil(soft_targets, said, None if material.taught is None else material.taught[~held_out])
     torch.manual_seed(settings.seed)
     network = WaferNet(len(material.classes), settings.shape)
     if start is not None:
@@ -143,8 +143,8 @@ def train_model(
     train(
         network,
         inputs,
-        aims,
-        even_weights(targets[~kept], settings.evenness),
+        soft_targets,
+        even_weights(targets[~held_out], settings.evenness),
         settings=settings,
         folder=folder,
         report=report,
@@ -153,18 +153,18 @@ def train_model(
     if not processes.is_first():
         return None
     if start is not None and back:
-        go_back(network, start, back)
+        interpolate_weights(network, start, back)
     tell("calibrating, exporting and quantising")
     card = package(
         network,
         classes=material.classes,
-        trained_on=material.side(kept=False),
+        trained_on=material.side(held_out=False),
         trained_inputs=inputs,
-        kept=Kept(kept_inputs, targets[kept], material.data.groups[kept]),
+        held_out=HeldOut(held_out_inputs, targets[held_out], material.data.groups[held_out]),
         folder=folder,
         about=about,
         training=asdict(settings)
-        | {"kept_seed": material.kept_seed}
+        | {"held_out_seed": material.held_out_seed}
         | ({"teachers": names} if names else {})
         | ({"back": back} if back else {}),
         prior_step=prior_step,

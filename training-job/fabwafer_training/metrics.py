@@ -109,11 +109,11 @@ def natural_weights(targets: NDArray[np.intp], classes: Sequence[str]) -> NDArra
 def risk_coverage(
     probabilities: NDArray[np.float32], targets: NDArray[np.intp], points: int = 20
 ) -> list[dict[str, float]]:
-    """Returns how the error rate falls as the least sure predictions are left to people: share kept, share wrong."""
+    """Returns how the error rate falls as the least sure predictions are left to people: share sizes, share wrong."""
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     wrong = np.cumsum(probabilities.argmax(axis=1)[order] != targets[order])
-    kept = np.unique(np.linspace(1, len(targets), points).round().astype(int))
-    return [{"coverage": float(count / len(targets)), "risk": float(wrong[count - 1] / count)} for count in kept]
+    sizes = np.unique(np.linspace(1, len(targets), points).round().astype(int))
+    return [{"coverage": float(count / len(targets)), "risk": float(wrong[count - 1] / count)} for count in sizes]
 
 
 def alert_threshold(

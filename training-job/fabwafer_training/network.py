@@ -10,7 +10,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fabwafer.wafermap import CHANNELS
+from fabwafer.maps.scaling import CHANNELS
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fabwafer.modelcard import InputSpec, ModelCard, TrainingData, describe_file, write_card
-from fabwafer.wafermap import CHANNELS, INPUT_SIZE, SCALING_VERSION
+from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE, SCALING_VERSION
+from fabwafer.models.card import InputSpec, ModelCard, TrainingData, describe_file, write_card
 from fabwafer_training.augment import DRAWINGS, as_inputs
 from fabwafer_training.calibrate import fit_prior, fit_temperature, fit_thresholds, log_prior, softmax
 from fabwafer_training.dataset import Dataset
@@ -26,7 +26,7 @@ CALIBRATION_MAPS_A_CLASS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class HeldOut:
     """Maps that were kept from training: their inputs in each drawing times 255, classes by number, and groups."""
 
     inputs: NDArray[np.uint8]
@@ -40,7 +40,7 @@ def package(
     classes: Sequence[str],
     trained_on: Dataset,
     trained_inputs: NDArray[np.uint8],
-    kept: Kept,
+    held_out: HeldOut,
     folder: Path,
     about: dict[str, Any],
     training: dict[str, Any],
@@ -56,7 +56,7 @@ def package(
         classes: The class names in the order of the outputs.
         trained_on: The maps it was trained on.
         trained_inputs: Their inputs, uint8 [n, drawings, channels, size, size].
-        kept: The maps it was not trained on.
+        held_out: The maps it was not trained on.
         folder: Where to write.
         about: The card's `name`, `version`, `description`, `limits`, `notice` and `citations`.
         training: How it was trained, for the card.
@@ -72,42 +72,42 @@ def package(
     float_path, int8_path = folder / FLOAT_NAME, folder / INT8_NAME
     export(network, float_path)
     quantise(float_path, int8_path, calibration)
-    inputs = [as_inputs(kept.inputs[:, drawing]) for drawing in range(len(DRAWINGS))]
+    inputs = [as_inputs(held_out.inputs[:, drawing]) for drawing in range(len(DRAWINGS))]
     float_logits = run(float_path, inputs[0])["logits"]
     logits = [run(int8_path, part)["logits"] for part in inputs]
 
     prior = log_prior(counts)
 
     def step_for(rows: NDArray[np.bool_]) -> float:
-        return fit_prior(logits[0][rows], kept.targets[rows], prior, classes) if prior_step is None else prior_step
+        return fit_prior(logits[0][rows], held_out.targets[rows], prior, classes) if prior_step is None else prior_step
 
-    halves = grouped_folds(kept.targets.astype(np.str_), kept.groups, 2, seed=0)
+    halves = grouped_folds(held_out.targets.astype(np.str_), held_out.groups, 2, seed=0)
     crossed, crossed_float = np.empty_like(logits[0]), np.empty_like(logits[0])
     for half in (0, 1):
         fit, rest = halves != half, halves == half
         half_prior = np.float32(step_for(fit)) * prior
-        temperature = fit_temperature(logits[0][fit] + half_prior, kept.targets[fit])
+        temperature = fit_temperature(logits[0][fit] + half_prior, held_out.targets[fit])
         crossed[rest] = softmax(logits[0][rest] + half_prior, temperature)
         crossed_float[rest] = softmax(float_logits[rest] + half_prior, temperature)
 
     # The prior goes into the files that serve, not into the weights: training that goes on from them fits its own.
-    step = step_for(np.ones(len(kept.targets), dtype=bool))
+    step = step_for(np.ones(len(held_out.targets), dtype=bool))
     added = np.float32(step) * prior
     for path in (float_path, int8_path):
         add_to_logits(path, added)
     write_weights(folder / NAME, network)
     final = logits[0] + added
-    temperature = fit_temperature(final, kept.targets)
-    thresholds = fit_thresholds(softmax(final, temperature), kept.targets, classes, REVIEW_ERROR_RATE)
+    temperature = fit_temperature(final, held_out.targets)
+    thresholds = fit_thresholds(softmax(final, temperature), held_out.targets, classes, REVIEW_ERROR_RATE)
 
-    metrics = measure(crossed, kept.targets, classes)
-    weights = natural_weights(kept.targets, classes)
-    natural = measure(crossed, kept.targets, classes, weights) if weights is not None else {}
+    metrics = measure(crossed, held_out.targets, classes)
+    weights = natural_weights(held_out.targets, classes)
+    natural = measure(crossed, held_out.targets, classes, weights) if weights is not None else {}
     native = final.argmax(axis=1)
     metrics |= {
         "measured_on": (
-            f"{len(kept.targets)} maps kept from training, split off by group; int8; temperature and prior fitted on "
-            "one half of them and measured on the other"
+            f"{len(held_out.targets)} held-out maps, split by group; int8; temperature and prior fitted on one half "
+            "of them and measured on the other"
         ),
         "at_natural_share_of_none": {
             key: natural[key]
@@ -115,7 +115,7 @@ def package(
             if key in natural
         },
         "float32": {
-            key: measure(crossed_float, kept.targets, classes)[key]
+            key: measure(crossed_float, held_out.targets, classes)[key]
             for key in ("accuracy", "macro_f1", "worst_class_recall")
         },
         "same_label_as_native": {

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from fabwafer.classifier import OUTPUTS
-from fabwafer.wafermap import CHANNELS, INPUT_SIZE
+from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE
+from fabwafer.models.classifier import OUTPUTS
 from fabwafer_training.network import Exported, PooledNet
 
 FLOAT_NAME = "model.onnx"
@@ -34,7 +34,7 @@ class _Maps(CalibrationDataReader):  # type: ignore[misc]
 
 
 def export(network: PooledNet, path: Path) -> None:
-    """Writes the network as float32 ONNX with a dynamic batch and the outputs of `fabwafer.classifier.OUTPUTS`."""
+    """Writes the network as float32 ONNX with a dynamic batch and the outputs of `fabwafer.models.classifier`."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision, not used here, is missing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch about itself

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fabwafer.classifier import Classifier
+from fabwafer.models.classifier import Classifier
 from fabwafer_training.contradictions import Contradiction, contradictions, write_contradictions
 from fabwafer_training.dataset import DataError, Dataset
 from fabwafer_training.metrics import alert_threshold, measure, natural_weights, risk_coverage

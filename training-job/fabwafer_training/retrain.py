@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fabwafer.classifier import Classifier
-from fabwafer.modelcard import CARD_NAME, ModelCard, default_model, read_card
-from fabwafer.modelstore import Store
+from fabwafer.models.card import CARD_NAME, ModelCard, default_model, read_card
+from fabwafer.models.classifier import Classifier
+from fabwafer.models.store import Store
 from fabwafer.records import Records, RolloutChangedError
 from fabwafer_handlers.archive import build
 from fabwafer_training import processes
@@ -25,8 +25,8 @@ from fabwafer_training.dataset import DataError, Dataset, joined
 from fabwafer_training.gate import Limits, Verdict, judge
 from fabwafer_training.job import Material, train_model, weights_to_go_on_from
 from fabwafer_training.report import evaluate, write_report
-from fabwafer_training.splits import clean, grouped_folds, kept_for_ever, kept_from_training
-from fabwafer_training.train import CHECKPOINT, Round, Settings
+from fabwafer_training.splits import clean, grouped_folds, held_out_by_name, held_out_from_training
+from fabwafer_training.train import CHECKPOINT, Epoch, Settings
 
 ALERT_PRECISION = 0.95
 RATE = 6e-4
@@ -76,11 +76,11 @@ def split(base: Dataset, reviews: Dataset, classes: list[str], champion_seed: in
             "a model with new classes is trained with fabwafer train --from"
         )
     both = joined(base, reviews)
-    kept = np.concatenate([_kept(base, champion_seed), kept_for_ever(reviews.groups)])
-    kept_groups = set(both.groups[kept].tolist())
+    held_out = np.concatenate([_held_out(base, champion_seed), held_out_by_name(reviews.groups)])
+    held_out_groups = set(both.groups[held_out].tolist())
     cleaned, left_out = clean(both)
     rows = np.setdiff1d(np.arange(len(both)), np.concatenate([left_out.conflicting, left_out.repeated]))
-    aside = np.isin(cleaned.groups, list(kept_groups))
+    aside = np.isin(cleaned.groups, list(held_out_groups))
     gold = np.zeros(len(cleaned), dtype=bool)
     gold[aside] = grouped_folds(cleaned.labels[aside], cleaned.groups[aside], 2, champion_seed) == 0
     taught = (rows < len(base))[~gold]
@@ -90,13 +90,13 @@ def split(base: Dataset, reviews: Dataset, classes: list[str], champion_seed: in
 
 def _kept_seed(card: ModelCard) -> int:
     """The seed of the split that a model was trained with; in the first cards it was that of the training."""
-    return int(card.training.get("kept_seed", card.training.get("seed", 0)))
+    return int(card.training.get("held_out_seed", card.training.get("seed", 0)))
 
 
-def _kept(data: Dataset, seed: int) -> NDArray[np.bool_]:
-    """Tells which maps are kept aside, counting groups as training does: after cleaning."""
+def _held_out(data: Dataset, seed: int) -> NDArray[np.bool_]:
+    """Tells which maps are held out, counting groups as training does: after cleaning."""
     cleaned, _ = clean(data)
-    groups = cleaned.groups[kept_from_training(cleaned, seed)]
+    groups = cleaned.groups[held_out_from_training(cleaned, seed)]
     return np.isin(data.groups, groups)
 
 
@@ -106,12 +106,12 @@ def retrain(
     champion: Path,
     store: Store,
     *,
-    rounds: int,
-    maps_per_round: int,
+    epochs: int,
+    maps_per_epoch: int,
     limits: Limits,
     seed: int,
     tell: Callable[[str], None],
-    report: Callable[[Round], None],
+    report: Callable[[Epoch], None],
 ) -> Outcome | None:
     """Goes on from the champion with reviewed maps and a replay of the base, and publishes what passes the gate.
 
@@ -129,7 +129,7 @@ def retrain(
     for sentence in (*base.unread, *reviews.unread):
         tell(sentence)
     card = read_card(champion)
-    version = _version(base, reviews, card, (rounds, maps_per_round, seed), limits)
+    version = _version(base, reviews, card, (epochs, maps_per_epoch, seed), limits)
     if store.published(version) is not None:
         tell(f"the version {version} of these maps and settings is in the store already")
         verdict = _read_verdict(store.read(version, "report/gate.json"))
@@ -141,8 +141,8 @@ def retrain(
             parts.material,
             champion,
             work,
-            rounds=rounds,
-            maps_per_round=maps_per_round,
+            epochs=epochs,
+            maps_per_epoch=maps_per_epoch,
             seed=seed,
             version=version,
             description=f"Retrained from {card.version} with {len(reviews)} reviewed maps.",
@@ -165,13 +165,13 @@ def go_on(
     champion: Path,
     folder: Path,
     *,
-    rounds: int,
-    maps_per_round: int,
+    epochs: int,
+    maps_per_epoch: int,
     seed: int,
     version: str,
     description: str,
     tell: Callable[[str], None],
-    report: Callable[[Round], None],
+    report: Callable[[Epoch], None],
 ) -> None:
     """Trains a new version from the champion, which is also its teacher (Li and Hoiem, "Learning without Forgetting").
 
@@ -179,8 +179,8 @@ def go_on(
         material: The maps, with those that the champion is asked about.
         champion: The champion's folder.
         folder: Where to write the new version.
-        rounds: How often to draw maps and train on them.
-        maps_per_round: Maps drawn in a round.
+        epochs: How often to draw maps and train on them.
+        maps_per_epoch: Maps drawn in a round.
         seed: Decides everything that is left to chance.
         version: What the new version is called.
         description: A sentence for its card.
@@ -205,8 +205,8 @@ def go_on(
         folder,
         Settings(
             shape=shape,
-            epochs=rounds,
-            maps_per_epoch=maps_per_round,
+            epochs=epochs,
+            maps_per_epoch=maps_per_epoch,
             rate=RATE,
             seed=seed,
             threads=processes.threads(),

@@ -74,11 +74,11 @@ def grouped_folds(labels: NDArray[np.str_], groups: NDArray[np.str_], folds: int
     return fold_of[group_index]
 
 
-KEPT_SHARE = 5
+HELD_OUT_SHARE = 5
 """Training keeps one map in this many for calibration and measuring."""
 
 
-def kept_from_training(data: Dataset, seed: int) -> NDArray[np.bool_]:
+def held_out_from_training(data: Dataset, seed: int) -> NDArray[np.bool_]:
     """Tells which maps training with this seed keeps aside, [n].
 
     Those of the parts `valid` and `test` where the source has them, whatever the seed; else whole groups, a fifth of
@@ -86,16 +86,16 @@ def kept_from_training(data: Dataset, seed: int) -> NDArray[np.bool_]:
     """
     if (parts := np.isin(data.split, ("valid", "test"))).any():
         return parts
-    kept: NDArray[np.bool_] = grouped_folds(data.labels, data.groups, KEPT_SHARE, seed) == 0
-    return kept
+    held_out: NDArray[np.bool_] = grouped_folds(data.labels, data.groups, HELD_OUT_SHARE, seed) == 0
+    return held_out
 
 
-def kept_for_ever(groups: NDArray[np.str_]) -> NDArray[np.bool_]:
+def held_out_by_name(groups: NDArray[np.str_]) -> NDArray[np.bool_]:
     """Tells which maps to keep aside of data that grows, [n]: about a fifth of the groups, by their names alone.
 
     A group stays on its side whatever comes later, so that what one model was trained on never measures the next.
     """
     names, places = np.unique(groups, return_inverse=True)
-    sides = [hashlib.sha256(name.encode()).digest()[0] % KEPT_SHARE == 0 for name in names.tolist()]
-    kept: NDArray[np.bool_] = np.array(sides, dtype=bool)[places]
-    return kept
+    sides = [hashlib.sha256(name.encode()).digest()[0] % HELD_OUT_SHARE == 0 for name in names.tolist()]
+    held_out: NDArray[np.bool_] = np.array(sides, dtype=bool)[places]
+    return held_out

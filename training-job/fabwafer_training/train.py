@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fabwafer_training.augment import turn
+from fabwafer_training.epochs import Batch, Epochs
 from fabwafer_training.network import Shape
-from fabwafer_training.rounds import Batch, Rounds
 
 CHECKPOINT = "checkpoint.ckpt"
 AVERAGE_DECAY = 0.998
 """How much of the moving average stays at each step: it looks back over some 500 steps."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""From logits [n, classes] and aims [n, classes] to one number."""
+"""From logits [n, classes] and soft_targets [n, classes] to one number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class Epoch:
     """What is told about a finished round: its number from 1, the mean loss, and how long it took in seconds."""
 
     number: int
@@ -87,12 +87,12 @@ class Layers:
 def train(
     network: nn.Module,
     inputs: NDArray[np.uint8],
-    aims: NDArray[np.float32],
+    soft_targets: NDArray[np.float32],
     weights: NDArray[np.float64],
     *,
     settings: Settings,
     folder: Path,
-    report: Callable[[Round], None],
+    report: Callable[[Epoch], None],
     layers: Sequence[Layers] = (),
     loss: Loss = functional.cross_entropy,
 ) -> None:
@@ -104,10 +104,10 @@ def train(
         network: Maps [n, channels, size, size] to logits [n, classes]. Left with the moving average of its weights
             (EMA), ready for inference, on the processor.
         inputs: Maps in each drawing times 255, uint8 [n, drawings, channels, size, size].
-        aims: What the network should say of each, shares [n, classes].
+        soft_targets: What the network should say of each, shares [n, classes].
         weights: How likely each map is drawn, [n].
         settings: How to train.
-        folder: Where the checkpoint is kept.
+        folder: Where the checkpoint is held_out.
         report: Called after each round, in the first process.
         layers: Parts of the network that start later or learn at lower rates; by default all of it at once.
         loss: What to make small.
@@ -116,21 +116,23 @@ def train(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.manual_seed(settings.seed)
     # Arrays and settings, so that other maps, labels or teachers never go on from this run's checkpoint.
-    identity = hashlib.sha256(repr(asdict(settings)).encode() + aims.tobytes() + weights.tobytes()).hexdigest()
+    identity = hashlib.sha256(repr(asdict(settings)).encode() + soft_targets.tobytes() + weights.tobytes()).hexdigest()
     steps = math.ceil(settings.maps_per_epoch / settings.batch) * settings.epochs
     module = _Module(network, list(layers) or [Layers(network)], loss, settings, steps, identity)
-    rounds = Rounds(inputs, aims, weights, count=settings.maps_per_epoch, batch=settings.batch, seed=settings.seed)
+    epochs = Epochs(
+        inputs, soft_targets, weights, count=settings.maps_per_epoch, batch=settings.batch, seed=settings.seed
+    )
     with warnings.catch_warnings():
         # Of Lightning: that loading maps in this process may be slow (they are in memory), that nothing is logged.
         warnings.filterwarnings("ignore", module="pytorch_lightning.*")
         # Of torch: that a 1x1 convolution's gradient has other strides than its bucket, which it may have.
         warnings.filterwarnings("ignore", message="Grad strides do not match")
         trainer = _trainer(settings, folder, report, gradual=len(layers) > 1)
-        trainer.fit(module, rounds, ckpt_path=_checkpoint_of(folder / CHECKPOINT, identity), weights_only=True)
+        trainer.fit(module, epochs, ckpt_path=_checkpoint_of(folder / CHECKPOINT, identity), weights_only=True)
     network.cpu().eval().requires_grad_(True)
 
 
-def _trainer(settings: Settings, folder: Path, report: Callable[[Round], None], *, gradual: bool) -> Trainer:
+def _trainer(settings: Settings, folder: Path, report: Callable[[Epoch], None], *, gradual: bool) -> Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     strategy = "auto"
     if "WORLD_SIZE" in os.environ:
@@ -225,9 +227,9 @@ class _Module(LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """The loss of a step."""
-        maps, flat, aims = batch
+        maps, flat, soft_targets = batch
         turned = turn(maps, flat).contiguous(memory_format=torch.channels_last)
-        return self._loss(self.network(turned).float(), aims)
+        return self._loss(self.network(turned).float(), soft_targets)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Notes which run the checkpoint is of."""
@@ -237,8 +239,8 @@ class _Module(LightningModule):
 class _Report(Callback):
     """Tells of each round, in the first process."""
 
-    def __init__(self, rounds: int, report: Callable[[Round], None]) -> None:
-        self._rounds, self._report = rounds, report
+    def __init__(self, epochs: int, report: Callable[[Epoch], None]) -> None:
+        self._rounds, self._report = epochs, report
         self._losses: list[Tensor] = []
         self._started = 0.0
 
@@ -255,7 +257,7 @@ class _Report(Callback):
         if trainer.is_global_zero:
             loss = float(torch.stack(self._losses).mean())
             seconds = time.monotonic() - self._started
-            self._report(Round(trainer.current_epoch + 1, self._rounds, loss, seconds))
+            self._report(Epoch(trainer.current_epoch + 1, self._rounds, loss, seconds))
 
 
 def _average_in(averaged: Sequence[Tensor], current: Sequence[Tensor], seen: Tensor | int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fabwafer.modelcard import ModelCard, ModelRefusedError, read_checked
+from fabwafer.models.card import ModelCard, ModelRefusedError, read_checked
 from fabwafer_training.network import Shape, WaferNet
 
 NAME = "weights.npz"
@@ -22,10 +22,10 @@ def write_weights(path: Path, network: WaferNet) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def go_back(network: WaferNet, start: dict[str, Tensor], share: float) -> None:
+def interpolate_weights(network: WaferNet, start: dict[str, Tensor], share: float) -> None:
     """Moves a network part of the way back to where its training started.
 
-    Between the two, what both know is kept, and what one of them learned or forgot is halved (Wortsman et al., "Robust
+    Between the two, what both know stays, and what one of them learned or forgot is halved (Wortsman et al., "Robust
     fine-tuning of zero-shot models", CVPR 2022).
 
     Args:

@@ -21,7 +21,7 @@ def bridge(
     """
     import uvloop
 
-    from fabwafer_bridge.logs import configure
+    from fabwafer.service.logs import configure
     from fabwafer_bridge.service import Bridge
     from fabwafer_bridge.settings import ROLES, BridgeSettings
 

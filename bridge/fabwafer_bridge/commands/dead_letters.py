@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fabwafer.system import SystemNotFoundError, address
+from fabwafer.commands.system import SystemNotFoundError, address
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
@@ -51,7 +51,7 @@ async def _list(js: "JetStreamContext", as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from fabwafer_bridge.dead import listed
+    from fabwafer_bridge.dead_letters import listed
 
     table = Table("id", "time", "subject", "reason", box=SIMPLE, padding=(0, 1, 0, 0))
     for column in table.columns:
@@ -71,8 +71,8 @@ async def _list(js: "JetStreamContext", as_json: bool) -> None:
 async def _replay(js: "JetStreamContext", ids: list[int] | None, as_json: bool) -> None:
     from nats.js.errors import NotFoundError
 
-    from fabwafer_bridge.dead import listed
-    from fabwafer_bridge.dead import replay as replay_one
+    from fabwafer_bridge.dead_letters import listed
+    from fabwafer_bridge.dead_letters import replay as replay_one
 
     # Listed first: what is refused once more while this runs becomes a new dead letter, which is not for this run.
     wanted = ids if ids is not None else [letter.id async for letter in listed(js)]

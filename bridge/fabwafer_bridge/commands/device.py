@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from fabwafer.system import SystemNotFoundError, address, wait_for
+from fabwafer.commands.system import SystemNotFoundError, address, wait_for
 
 if TYPE_CHECKING:
     from nats.aio.client import Client

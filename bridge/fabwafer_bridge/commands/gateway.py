@@ -12,12 +12,12 @@ app = typer.Typer()
 def gateway() -> None:
     """Carry images and predictions from another MQTT broker, such as Mosquitto or EMQX, and the cluster's answers back.
 
-    Settings come from the environment: FABWAFER_FOREIGN_MQTT_URL, FABWAFER_NATS_URL and more, see docs/gateway.md.
+    Settings come from the environment: FABWAFER_EXTERNAL_BROKER_URL, FABWAFER_NATS_URL and more, see docs/gateway.md.
     """
     from pydantic import ValidationError
 
+    from fabwafer.service.logs import configure
     from fabwafer_bridge.gateway import Gateway, GatewaySettings
-    from fabwafer_bridge.logs import configure
 
     try:
         settings = GatewaySettings()

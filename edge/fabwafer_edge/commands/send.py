@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fabwafer.system import CAMERA_FILE, SystemNotFoundError, address, data_directory
+from fabwafer.commands.system import CAMERA_FILE, SystemNotFoundError, address, data_directory
 
 if TYPE_CHECKING:
-    from fabwafer.messages import Image
+    from fabwafer.messages.bodies import Image
     from fabwafer_edge.camera import Camera, Credentials
 
 app = typer.Typer()
@@ -90,8 +90,8 @@ def _messages(files: list[Path], credentials: "Credentials") -> "dict[Path, Imag
 
 
 def _message(file: Path, imgid: str, credentials: "Credentials") -> "Image":
-    from fabwafer.imagefile import BadImageError, probe
-    from fabwafer.messages import Image
+    from fabwafer.maps.image_file import BadImageError, probe
+    from fabwafer.messages.bodies import Image
 
     try:
         content = file.read_bytes()

@@ -17,7 +17,7 @@ def archive(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: path, version, digest.")] = False,
 ) -> None:
     """Build wafer.mar, the archive that TorchServe loads, from a model's folder."""
-    from fabwafer.modelcard import ModelRefusedError, default_model
+    from fabwafer.models.card import ModelRefusedError, default_model
     from fabwafer_handlers.archive import build
 
     try:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fabwafer.system import data_directory
+from fabwafer.commands.system import data_directory
 
 if TYPE_CHECKING:
-    from fabwafer.modelstore import Store
+    from fabwafer.models.store import Store
     from fabwafer_local.ports import Ports
     from fabwafer_local.stack import Stack
     from fabwafer_local.view import View
@@ -36,7 +36,8 @@ def up(
 
     Everything listens on 127.0.0.1 only. Ctrl-C stops it.
     """
-    from fabwafer.modelstore import StoreError, open_store, store_address
+    from fabwafer.commands.system import store_address
+    from fabwafer.models.store import StoreError, open_store
     from fabwafer.records import RecordsUnavailableError, SchemaError
     from fabwafer_local.ports import Ports, chosen_ports
     from fabwafer_local.stack import StackError, locked
@@ -116,6 +117,6 @@ def _addresses(stack: "Stack") -> str:
         f"  MQTT       {system.mqtt_url}   topic fabwafer/<fab>/<camera>/img/<imgid>\n"
         f"  NATS       nats://{system.nats_url.rpartition('@')[2]}\n"
         f"  inference  {system.inference_url}/v2/models/wafer/infer\n"
-        f"  metrics    {system.metrics_url}/metrics   of the door: {system.door_url}/metrics\n"
+        f"  metrics    {system.metrics_url}/metrics   of the device-auth: {system.device_auth_url}/metrics\n"
         f"Add a camera: fabwafer device add FAB CAMERA   Send your own images: fabwafer send IMAGE...   Stop: Ctrl-C"
     )

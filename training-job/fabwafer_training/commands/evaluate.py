@@ -16,7 +16,7 @@ def evaluate(
     *,
     model: Annotated[Path | None, typer.Option(help="The model's folder; by default the one that is shipped.")] = None,
     float32: Annotated[bool, typer.Option("--float32", help="Measure the float32 file, not the int8 one.")] = False,
-    kept: Annotated[
+    held_out: Annotated[
         int | None,
         typer.Option(metavar="SEED", min=0, help="Only the maps that training with this seed keeps aside."),
     ] = None,
@@ -36,20 +36,20 @@ def evaluate(
 
     import numpy as np
 
-    from fabwafer.classifier import Classifier
-    from fabwafer.modelcard import ModelRefusedError, default_model
+    from fabwafer.models.card import ModelRefusedError, default_model
+    from fabwafer.models.classifier import Classifier
     from fabwafer_training.dataset import DataError
     from fabwafer_training.readers import read
     from fabwafer_training.report import evaluate as measure_model
     from fabwafer_training.report import write_report
-    from fabwafer_training.splits import clean, kept_from_training
+    from fabwafer_training.splits import clean, held_out_from_training
 
     try:
         classifier = Classifier(model or default_model(), "float32" if float32 else "int8")
         maps = read(data)
-        if kept is not None:
+        if held_out is not None:
             maps, _ = clean(maps)
-            maps = maps.subset(np.flatnonzero(kept_from_training(maps, kept)))
+            maps = maps.subset(np.flatnonzero(held_out_from_training(maps, held_out)))
         evaluation = measure_model(classifier, maps, alert_precision)
         if out is not None:
             write_report(evaluation, out)

@@ -11,8 +11,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fabwafer.modelcard import ModelCard
-    from fabwafer.modelstore import Store
+    from fabwafer.models.card import ModelCard
+    from fabwafer.models.store import Store
     from fabwafer.records import Records, Rollout
 
 app = typer.Typer(
@@ -47,7 +47,7 @@ def list_versions(
     """List the versions there are, the oldest first: their figures, what they were made from, and who is to serve."""
     import json
 
-    from fabwafer.system import SystemNotFoundError
+    from fabwafer.commands.system import SystemNotFoundError
 
     with _in_sentences():
         opened, shipped = _store(store, data), _shipped()
@@ -198,7 +198,7 @@ def rollback(*, author: Author = None, store: StoreAddress = None, data: Data = 
     or left by promoting an earlier one. Such a version comes back by its name: `fabwafer model promote VERSION`. A
     version that is no longer in the store, or is damaged, is passed over, and named.
     """
-    from fabwafer.modelstore import DamagedError
+    from fabwafer.models.store import DamagedError
     from fabwafer.records.query import earlier_champions
 
     with _in_sentences(), _records(data) as records:
@@ -222,21 +222,22 @@ def rollback(*, author: Author = None, store: StoreAddress = None, data: Data = 
 
 
 def _store(store: str | None, data: Path | None) -> "Store":
-    from fabwafer.modelstore import open_store, store_address
+    from fabwafer.commands.system import store_address
+    from fabwafer.models.store import open_store
 
     return open_store(store_address(store, data))
 
 
 def _shipped() -> "ModelCard":
-    from fabwafer.modelcard import default_model, read_card
+    from fabwafer.models.card import default_model, read_card
 
     return read_card(default_model())
 
 
 @contextmanager
 def _records(data: Path | None) -> Iterator["Records"]:
+    from fabwafer.commands.system import address
     from fabwafer.records import Records
-    from fabwafer.system import address
 
     with Records(address("database_url", data)) as records:
         records.check()
@@ -245,10 +246,10 @@ def _records(data: Path | None) -> Iterator["Records"]:
 
 @contextmanager
 def _in_sentences() -> Iterator[None]:
-    from fabwafer.modelcard import ModelRefusedError
-    from fabwafer.modelstore import StoreError
+    from fabwafer.commands.system import SystemNotFoundError
+    from fabwafer.models.card import ModelRefusedError
+    from fabwafer.models.store import StoreError
     from fabwafer.records import RecordsUnavailableError, RolloutChangedError, SchemaError
-    from fabwafer.system import SystemNotFoundError
 
     try:
         yield
@@ -279,7 +280,7 @@ def _now(records: "Records") -> "Rollout":
 
 def _checked(store: "Store", version: str) -> str | None:
     """Returns a version as the records name a champion, None for the shipped one, if it can serve."""
-    from fabwafer.modelstore import DamagedError, StoreError
+    from fabwafer.models.store import DamagedError, StoreError
 
     if version == _shipped().version:
         return None

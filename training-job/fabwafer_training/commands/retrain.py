@@ -10,12 +10,12 @@ import typer
 if TYPE_CHECKING:
     from fabwafer.records import Records
     from fabwafer_training.retrain import Outcome
-    from fabwafer_training.train import Round
+    from fabwafer_training.train import Epoch
 
 app = typer.Typer()
 
-ROUNDS = 8
-MAPS_PER_ROUND = 8_000
+EPOCHS = 8
+MAPS_PER_EPOCH = 8_000
 _REFUSED = 3
 """The exit code when the gate refuses; 2 is wrong usage."""
 _UNUSABLE = 4
@@ -57,8 +57,8 @@ def retrain(
             help="The champion's folder; else the champion in the records, else the shipped model.",
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often to draw maps and train on them.")] = ROUNDS,
-    maps_per_round: Annotated[int, typer.Option(min=1, help="Maps drawn in a round.")] = MAPS_PER_ROUND,
+    epochs: Annotated[int, typer.Option(min=1, help="How often to draw maps and train on them.")] = EPOCHS,
+    maps_per_epoch: Annotated[int, typer.Option(min=1, help="Maps drawn in a round.")] = MAPS_PER_EPOCH,
     seed: Annotated[int, typer.Option(min=0, help="Decides everything that is left to chance.")] = 0,
     gold_maps: Annotated[int, typer.Option(help="Gate: gold maps a class needs before it decides.")] = 30,
     macro_f1_fall: Annotated[float, typer.Option(help="Gate: allowed lower bound of the macro-F1 difference.")] = 0.005,
@@ -80,10 +80,10 @@ def retrain(
 
     from rich.console import Console
 
-    from fabwafer.modelcard import ModelRefusedError, default_model
-    from fabwafer.modelstore import StoreError, open_store, store_address
+    from fabwafer.commands.system import SystemNotFoundError, store_address
+    from fabwafer.models.card import ModelRefusedError, default_model
+    from fabwafer.models.store import StoreError, open_store
     from fabwafer.records import RecordsUnavailableError, SchemaError
-    from fabwafer.system import SystemNotFoundError
     from fabwafer_training import processes
     from fabwafer_training.dataset import DataError, UnreachableError
     from fabwafer_training.gate import Limits
@@ -93,8 +93,8 @@ def retrain(
 
     console = Console(stderr=True, soft_wrap=True, quiet=not processes.is_first())
 
-    def show(done: "Round") -> None:
-        console.print(f"round {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s")
+    def show(done: "Epoch") -> None:
+        console.print(f"epoch {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s")
 
     put = False
     try:
@@ -112,8 +112,8 @@ def retrain(
                 reviewed,
                 champion,
                 opened,
-                rounds=rounds,
-                maps_per_round=maps_per_round,
+                epochs=epochs,
+                maps_per_epoch=maps_per_epoch,
                 limits=Limits(gold_maps, macro_f1_fall, recall_fall, recall_floor, missed_as_none),
                 seed=seed,
                 tell=console.print,
@@ -163,8 +163,7 @@ def _records_url(store: str | None, data: Path | None) -> str | None:
     """
     import os
 
-    from fabwafer.modelstore import STORE_VARIABLE
-    from fabwafer.system import SystemNotFoundError, address
+    from fabwafer.commands.system import STORE_VARIABLE, SystemNotFoundError, address
 
     named_store = store or os.environ.get(STORE_VARIABLE)
     if data is None and named_store and not os.environ.get("FABWAFER_DATABASE_URL"):

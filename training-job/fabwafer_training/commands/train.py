@@ -9,7 +9,7 @@ import typer
 from fabwafer_training.commands.source import HELP
 
 if TYPE_CHECKING:
-    from fabwafer_training.train import Round
+    from fabwafer_training.train import Epoch
 
 app = typer.Typer()
 
@@ -26,17 +26,17 @@ def train(
         list[Path] | None,
         typer.Option(metavar="MODEL", help="Learn from this model's word as well as from the labels; may be repeated."),
     ] = None,
-    rounds: Annotated[
+    epochs: Annotated[
         int | None, typer.Option(min=1, help="How often to draw maps and train on them; 17, or 12 with --from.")
     ] = None,
-    maps_per_round: Annotated[
+    maps_per_epoch: Annotated[
         int | None,
         typer.Option(min=1, help="Maps drawn in a round; 24000; with --from twice the maps, at least 1000."),
     ] = None,
     widths: Annotated[str, typer.Option(help="Channels of the network's stages; not with --from.")] = "32,64,128,256",
     blocks: Annotated[int, typer.Option(min=1, help="Residual blocks in a stage.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Decides everything that is left to chance but the split.")] = 0,
-    kept: Annotated[
+    held_out: Annotated[
         int, typer.Option(metavar="SEED", min=0, help="Decides which maps are kept aside, as in fabwafer evaluate.")
     ] = 0,
     threads: Annotated[
@@ -50,8 +50,8 @@ def train(
     """Train a model on labelled wafer maps, calibrate, quantise and measure it, and write it with its card."""
     from rich.console import Console
 
-    from fabwafer.modelcard import ModelRefusedError, read_card
-    from fabwafer.modelstore import StoreError, checked_version
+    from fabwafer.models.card import ModelRefusedError, read_card
+    from fabwafer.models.store import StoreError, checked_version
     from fabwafer_training import processes
     from fabwafer_training.dataset import DataError
     from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
@@ -61,10 +61,10 @@ def train(
 
     console = Console(stderr=True, soft_wrap=True, quiet=not processes.is_first())
 
-    def show(done: "Round") -> None:
+    def show(done: "Epoch") -> None:
         left = (done.of - done.number) * done.seconds / 60
         console.print(
-            f"round {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s, about {left:.0f} min left"
+            f"epoch {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s, about {left:.0f} min left"
         )
 
     about: dict[str, Any] = {"name": "wafer", "version": version or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")}
@@ -73,7 +73,7 @@ def train(
         if card is not None:
             about |= _about(card)
         weights, shape = None, Shape(widths_of(widths), blocks)
-        material = prepare(read(data), kept, console.print)
+        material = prepare(read(data), held_out, console.print)
         if start is not None:
             weights, shape = weights_to_go_on_from(start, material.classes)
             before = read_card(start)
@@ -82,8 +82,8 @@ def train(
             about = {"description": f"Trained on from {before.name} {before.version}."} | own | about
         settings = Settings(
             shape=shape,
-            epochs=rounds or (17 if start is None else 12),
-            maps_per_epoch=maps_per_round
+            epochs=epochs or (17 if start is None else 12),
+            maps_per_epoch=maps_per_epoch
             or (24_000 if start is None else min(24_000, max(1_000, 2 * len(material.data)))),
             seed=seed,
             threads=threads or processes.threads(),

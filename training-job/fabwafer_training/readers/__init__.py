@@ -57,7 +57,7 @@ def _read(source: str) -> Dataset:
 
 
 def _read_records(url: str) -> Dataset:
-    from fabwafer.system import SystemNotFoundError, address
+    from fabwafer.commands.system import SystemNotFoundError, address
     from fabwafer_training.readers.reviewed import read_reviewed
 
     try:

@@ -6,7 +6,9 @@ from typing import Final
 
 import numpy as np
 
-from fabwafer.wafermap import BadImageError, NotAWaferMapError, decode, encode
+from fabwafer.maps.image_file import BadImageError
+from fabwafer.maps.plausibility import NotAWaferMapError
+from fabwafer.maps.wafermap import decode, encode
 from fabwafer_training.dataset import DataError, Dataset, check_classes
 
 PARTS: Final = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}

@@ -5,15 +5,17 @@ from datetime import UTC, datetime
 import numpy as np
 
 from fabwafer.defects import NOT_A_WAFER
+from fabwafer.maps.image_file import BadImageError
+from fabwafer.maps.plausibility import NotAWaferMapError
+from fabwafer.maps.wafermap import decode
 from fabwafer.records import Records, RecordsUnavailableError, SchemaError
-from fabwafer.wafermap import BadImageError, NotAWaferMapError, decode
 from fabwafer_training.dataset import DataError, Dataset, UnreachableError
 
 
 def read_reviewed(url: str) -> Dataset:
     """Reads the reviewed wafers of the records. They are grouped by lot, else by camera and day.
 
-    Wafers whose image is no longer kept, or that were reviewed as no wafer map, are left out. So are images that cannot
+    Wafers without a stored image, or that were reviewed as no wafer map, are left out. So are images that cannot
     be read, with a sentence on each: one of them must not keep the others from being learned.
 
     Args:

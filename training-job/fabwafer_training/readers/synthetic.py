@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from fabwafer.synthetic import sample
+from fabwafer.maps.synthetic import sample
 from fabwafer_training.dataset import DataError, Dataset
 
 _LOT = 9

@@ -1,0 +1,46 @@
+"""The kind of command-line application that all commands are made with."""
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import typer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Commands(typer.Typer):
+    """A Typer application whose commands may be coroutine functions."""
+
+    def command(self, *args: Any, **kwargs: Any) -> Callable[[F], F]:
+        """Register a command; a coroutine function runs in an event loop of its own."""
+        register = super().command(*args, **kwargs)
+
+        def decorate(function: F) -> F:
+            register(_synchronous(function))
+            return function
+
+        return decorate
+
+    def callback(self, *args: Any, **kwargs: Any) -> Callable[[F], F]:
+        """Register what comes before each command; a coroutine function runs in an event loop of its own."""
+        register = super().callback(*args, **kwargs)
+
+        def decorate(function: F) -> F:
+            register(_synchronous(function))
+            return function
+
+        return decorate
+
+
+def _synchronous(function: Callable[..., Any]) -> Callable[..., Any]:
+    if not inspect.iscoroutinefunction(function):
+        return function
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return asyncio.run(function(*args, **kwargs))
+
+    return run

@@ -1,0 +1,64 @@
+"""How commands open the records and the bus of a system."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fabwafer.commands.system import address
+from fabwafer.errors import FabwaferError
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from fabwafer.records import Records
+
+
+class BusUnavailableError(FabwaferError):
+    """The bus did not answer. The text says what happened."""
+
+
+@contextmanager
+def open_records(data: Path | None) -> "Iterator[Records]":
+    """Open the records of a system, and check that their tables fit.
+
+    Args:
+        data: The data directory that a command was given.
+
+    Raises:
+        SystemNotFoundError: There is no such system.
+        SchemaError: The tables are not those of this program.
+        RecordsUnavailableError: The database does not answer.
+    """
+    from fabwafer.records import Records
+
+    with Records(address("database_url", data)) as records:
+        records.check()
+        yield records
+
+
+@asynccontextmanager
+async def open_bus(data: Path | None) -> "AsyncIterator[Client]":
+    """Connect to the bus of a system.
+
+    Args:
+        data: The data directory that a command was given.
+
+    Raises:
+        SystemNotFoundError: There is no such system.
+        BusUnavailableError: The bus does not answer, or stopped answering within the body.
+    """
+    import nats
+    from nats.errors import Error as NatsError
+
+    url = address("nats_url", data)
+    try:
+        client = await nats.connect(url.split(","), allow_reconnect=False, connect_timeout=5)
+    except (NatsError, OSError) as error:
+        raise BusUnavailableError(f"the bus did not answer: {error!r}") from None
+    try:
+        yield client
+    except NatsError as error:
+        raise BusUnavailableError(f"the bus did not answer: {error!r}") from None
+    finally:
+        await client.close()

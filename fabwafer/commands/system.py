@@ -1,0 +1,158 @@
+"""Where the running system is: the addresses that commands need, from a data directory or from the environment."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from fabwafer.errors import FabwaferError
+
+DATA_VARIABLE: Final = "FABWAFER_DATA"
+STORE_VARIABLE: Final = "FABWAFER_MODEL_STORE"
+SYSTEM_FILE: Final = "system.json"
+RECORDS_FILE: Final = "records.db"
+CAMERA_FILE: Final = "camera.json"
+"""The credentials of the camera that a local system makes for its samples, and for `fabwafer send`."""
+
+T = TypeVar("T")
+
+
+class SystemNotFoundError(FabwaferError):
+    """No running system where one was looked for. The text says where, and how to start one."""
+
+
+class System(BaseModel):
+    """The addresses of a running system, with the credentials of its operator.
+
+    `fabwafer up` writes them to `system.json` in its data directory (mode 0600); in a cluster the pods have them in
+    their environment.
+    """
+
+    nats_url: str
+    """`nats://USER:PASSWORD@HOST:PORT` of the bus."""
+    mqtt_url: str
+    """`mqtt://HOST:PORT` of the listener for devices."""
+    inference_url: str
+    """`http://HOST:PORT` of the model server."""
+    metrics_url: str
+    """`http://HOST:PORT` of the bridge: `/metrics`, `/healthz`, `/readyz`."""
+    device_auth_url: str | None = None
+    """`http://HOST:PORT` of the device-auth: `/metrics` with what the listener dropped."""
+    database_url: str
+    """SQLAlchemy URL of the records."""
+    pid: int | None = None
+    """The supervisor of a local system."""
+
+
+_VARIABLES: Final = {
+    "nats_url": "FABWAFER_NATS_URL",
+    "mqtt_url": "FABWAFER_MQTT_URL",
+    "inference_url": "FABWAFER_INFERENCE_URL",
+    "metrics_url": "FABWAFER_METRICS_URL",
+    "database_url": "FABWAFER_DATABASE_URL",
+}
+
+
+def data_directory(data: Path | None) -> Path:
+    """The data directory: the one given, else $FABWAFER_DATA, else `~/.local/share/fabwafer`; always absolute."""
+    chosen = data or os.environ.get(DATA_VARIABLE) or Path.home() / ".local" / "share" / "fabwafer"
+    return Path(chosen).expanduser().absolute()
+
+
+def address(field: str, data: Path | None) -> str:
+    """Finds one address of the system, named like a field of `System`.
+
+    A data directory that is given wins; else the environment (a cluster's pods); else the default data directory.
+    The records of a local system can be read while it is stopped, so their address needs no running system.
+
+    Raises:
+        SystemNotFoundError: No system runs there.
+    """
+    if data is None and (value := os.environ.get(_VARIABLES[field])):
+        return value
+    directory = data_directory(data)
+    if field == "database_url":
+        if not (directory / RECORDS_FILE).exists():
+            raise SystemNotFoundError(f"no records in {directory}: start a system with `fabwafer up` first")
+        return sqlite_url(directory)
+    return str(getattr(read_system(directory), field))
+
+
+def store_address(store: str | None, data: Path | None) -> str:
+    """Returns where the model store is.
+
+    Args:
+        store: What a command was given; it wins.
+        data: The data directory that a command was given: its `model-store`. Else `$FABWAFER_MODEL_STORE` counts,
+            else the `model-store` of the default data directory.
+    """
+    named = store or (None if data else os.environ.get(STORE_VARIABLE))
+    return named or str(data_directory(data) / "model-store")
+
+
+def sqlite_url(directory: Path) -> str:
+    """The records of a local system, kept in its data directory."""
+    return f"sqlite:///{directory / RECORDS_FILE}"
+
+
+def read_system(directory: Path) -> System:
+    """Reads the addresses of the system that runs on a data directory.
+
+    Raises:
+        SystemNotFoundError: None runs there.
+    """
+    file = directory / SYSTEM_FILE
+    try:
+        system = System.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise SystemNotFoundError(
+            f"no system runs on {directory}: start one with `fabwafer up --data {directory}`, "
+            "or name another with --data"
+        ) from None
+    except ValidationError as error:
+        raise SystemNotFoundError(f"{file} is not what `fabwafer up` writes: {error}") from None
+    if system.pid is not None and not _alive(system.pid):
+        raise SystemNotFoundError(f"the system on {directory} has stopped: start it with `fabwafer up`")
+    return system
+
+
+def write_system(directory: Path, system: System) -> None:
+    """Publishes the addresses of a local system, readable by its user alone."""
+    file = directory / SYSTEM_FILE
+    fresh = file.with_suffix(".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(system.model_dump_json(indent=2))
+    fresh.replace(file)
+
+
+def wait_for(find: Callable[[], T], seconds: float = 60) -> T:
+    """Waits for a system that is just starting.
+
+    Args:
+        find: Raises SystemNotFoundError while there is none.
+        seconds: How long to wait.
+
+    Raises:
+        SystemNotFoundError: There was none within that time.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return find()
+        except SystemNotFoundError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

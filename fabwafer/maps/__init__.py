@@ -1,0 +1,1 @@
+"""Wafer maps, grids of dies: read from drawings, counted, scaled, rendered, synthesised."""

@@ -1,0 +1,1 @@
+"""What goes over the wire: message bodies, topics and subjects, headers, inference tensors, each declared once."""

@@ -1,0 +1,1 @@
+"""Models: their card, the store of their versions, the classifier, the archive for TorchServe, and their rollout."""

@@ -1,0 +1,197 @@
+"""Naming the defect pattern on wafer maps, with ONNX Runtime: what server, edge and command line all call."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from fabwafer.defects import NOT_A_WAFER
+from fabwafer.maps.counts import MapCounts
+from fabwafer.maps.grid import OUTSIDE, bounding_box, count
+from fabwafer.maps.image_file import BadImageError
+from fabwafer.maps.plausibility import NotAWaferMapError
+from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE, scale
+from fabwafer.maps.wafermap import decode
+from fabwafer.models.card import ModelRefusedError, Variant, read_card, read_verified
+
+OUTPUTS: Final = ("logits", "embedding", "activations")
+"""What a model file returns: logits [n, classes], embedding [n, d], class activation maps [n, classes, h, w]."""
+
+_LARGEST_PASS: Final = 64
+"""Maps that go through the network at once; more would only take memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What was found on one image.
+
+    Attributes:
+        label: The class, `not-a-wafer`, or empty when the image could not be read.
+        probability: Of the class, calibrated, 0..1; 0 where there is no class.
+        probabilities: Of all classes in the card's order, float32 [classes]; zeros where there is no class.
+        wafer: Whether the image is a wafer map.
+        review: Whether a person should look: the probability is below the class's threshold, or it is no wafer map.
+        error: Empty, or one sentence on why the image could not be read or is no wafer map.
+        embedding: The network's description of the map, float32 [d]; zeros where there is no class.
+        map: What was counted on the map, None where there is none.
+        heatmap: The class activation map of the class over the die grid, float32 [rows, columns] in the logit's unit
+            (positive speaks for the class), 0 outside the wafer; None unless asked for.
+    """
+
+    label: str
+    probability: float
+    probabilities: NDArray[np.float32]
+    wafer: bool
+    review: bool
+    error: str
+    embedding: NDArray[np.float32]
+    map: MapCounts | None
+    heatmap: NDArray[np.float32] | None
+
+
+class Classifier:
+    """A model, loaded and checked against its card.
+
+    Args:
+        directory: The model's folder.
+        variant: `int8`, or `float32`, which runs on a GPU where ONNX Runtime has one.
+        threads: Processor threads of one pass.
+
+    Raises:
+        ModelRefusedError: The model is not the one its card describes, or does not fit this code.
+    """
+
+    def __init__(self, directory: Path, variant: Variant = "int8", threads: int = 1) -> None:
+        self.card = read_card(directory)
+        self.variant = variant
+        content = read_verified(directory, self.card, variant)
+        if (self.card.input.size, self.card.input.channels) != (INPUT_SIZE, CHANNELS):
+            raise ModelRefusedError(
+                f"the model {self.card.name} {self.card.version} reads {self.card.input.channels} planes of "
+                f"{self.card.input.size} cells a side, this fabwafer makes {CHANNELS} of {INPUT_SIZE}"
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=_providers(variant))
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class
+            raise ModelRefusedError(f"ONNX Runtime cannot load {self.card.files[variant].name}: {error}") from None
+        found = [(output.name, output.shape) for output in self._session.get_outputs()]
+        if tuple(name for name, _ in found) != OUTPUTS or found[0][1][1] != len(self.card.classes):
+            raise ModelRefusedError(
+                f"expected the outputs {', '.join(OUTPUTS)} for {len(self.card.classes)} classes, the model file has "
+                f"{', '.join(f'{name} {shape}' for name, shape in found)}"
+            )
+        self._input = self._session.get_inputs()[0].name
+        self._thresholds = [self.card.thresholds[name] for name in self.card.classes]
+
+    def classify(self, images: Sequence[bytes], *, heatmap: bool = False) -> list[Classification]:
+        """Classifies image files (PNG or JPEG), one answer each in their order. A bad one never fails the others.
+
+        Args:
+            images: The bytes of each file.
+            heatmap: Whether to return the class activation maps.
+        """
+        answers: dict[int, Classification] = {}
+        grids: dict[int, NDArray[np.uint8]] = {}
+        for row, image in enumerate(images):
+            try:
+                grids[row] = decode(image)
+            except NotAWaferMapError as error:
+                answers[row] = self._without_class(NOT_A_WAFER, str(error))
+            except BadImageError as error:
+                answers[row] = self._without_class("", str(error))
+            except Exception as error:  # a fault of ours in reading one image must not fail its neighbours
+                answers[row] = self._without_class("", f"could not be read: {type(error).__name__}: {error}")
+        classified = self.classify_grids(list(grids.values()), heatmap=heatmap)
+        answers |= dict(zip(grids, classified, strict=True))
+        return [answers[row] for row in range(len(images))]
+
+    def classify_grids(self, grids: Sequence[NDArray[np.uint8]], *, heatmap: bool = False) -> list[Classification]:
+        """Classifies die grids (uint8 [rows, columns]: 0 outside, 1 passed, 2 failed), one answer each in their order.
+
+        Args:
+            grids: The die grids; they may differ in size.
+            heatmap: Whether to return the class activation maps.
+        """
+        answers: list[Classification] = []
+        for start in range(0, len(grids), _LARGEST_PASS):
+            part = grids[start : start + _LARGEST_PASS]
+            inputs = np.stack([scale(grid) for grid in part])
+            logits, embeddings, activations = self._session.run(list(OUTPUTS), {self._input: inputs})
+            probabilities = self._calibrated(logits)
+            for row, grid in enumerate(part):
+                best = int(probabilities[row].argmax())
+                probability = float(probabilities[row, best])
+                answers.append(
+                    Classification(
+                        label=self.card.classes[best],
+                        probability=probability,
+                        probabilities=probabilities[row],
+                        wafer=True,
+                        review=probability < self._thresholds[best],
+                        error="",
+                        embedding=embeddings[row],
+                        map=count(grid),
+                        heatmap=_over_dies(activations[row, best], grid) if heatmap else None,
+                    )
+                )
+        return answers
+
+    def _calibrated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        scaled = logits / self.card.temperature
+        exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        probabilities: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return probabilities.astype(np.float32)
+
+    def _without_class(self, label: str, error: str) -> Classification:
+        return Classification(
+            label=label,
+            probability=0.0,
+            probabilities=np.zeros(len(self.card.classes), np.float32),
+            wafer=False,
+            review=True,
+            error=error,
+            embedding=np.zeros(self.card.embedding_size, np.float32),
+            map=None,
+            heatmap=None,
+        )
+
+
+def _providers(variant: Variant) -> list[str]:
+    """The CUDA provider serves the float model where it is built in; quantised operators run best on the processor."""
+    available = onnxruntime.get_available_providers()
+    wanted = ["CUDAExecutionProvider"] if variant == "float32" else []
+    return [name for name in wanted if name in available] + ["CPUExecutionProvider"]
+
+
+def _over_dies(activation: NDArray[np.float32], grid: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Spreads a class activation map [h, w] over the wafer's bounding box in the die grid, linearly between cells."""
+    inside = grid != OUTSIDE
+    out = np.zeros(grid.shape, np.float32)
+    box = bounding_box(inside)
+    if box is None:
+        return out
+    height, width = inside[box].shape
+    out[box] = _between(height, activation.shape[0]) @ activation @ _between(width, activation.shape[1]).T
+    out[~inside] = 0
+    return out
+
+
+def _between(dies: int, cells: int) -> NDArray[np.float32]:
+    """The weights of `cells` cell centres at each of `dies` die centres along one axis, float32 [dies, cells]."""
+    places = np.clip((np.arange(dies) + 0.5) * cells / dies - 0.5, 0, cells - 1)
+    weights = np.zeros((dies, cells), np.float32)
+    for die, place in enumerate(places):
+        lower = min(math.floor(place), cells - 2) if cells > 1 else 0
+        weights[die, lower] = 1 - (place - lower)
+        if cells > 1:
+            weights[die, lower + 1] = place - lower
+    return weights

@@ -1,0 +1,134 @@
+"""Classify: one image that the model server fails on never holds up the others, nor is it lost."""
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats
+import pytest
+
+from fabwafer.maps.synthetic import sample
+from fabwafer.maps.wafermap import encode
+from fabwafer.messages.bodies import Image
+from fabwafer.records import Records, migrate
+from fabwafer_bridge import dead_letters
+from fabwafer_bridge.classify import BATCH_PIXELS, Job, in_pixels
+from fabwafer_bridge.inference import AnswerError, read_answers
+from tests.support.devices import Device
+from tests.support.nats_servers import NatsServer, add_device, nats_server
+from tests.support.proxy import Proxy
+from tests.support.running import Bridge, ModelServer, model_server, wait_until
+
+__all__ = ["model_server", "nats_server"]
+
+
+@pytest.fixture
+def proxy(model_server: ModelServer) -> Iterator[Proxy]:
+    running = Proxy(model_server.url)
+    running.start()
+    yield running
+    running.stop()
+
+
+def message(imgid: str, image: bytes) -> bytes:
+    return Image.of_file(image, imgid=imgid, timestamp=1700000000000, fab="faba", camera="camera1").to_json()
+
+
+def test_an_image_that_kills_the_model_server_is_a_dead_letter_and_passes_when_replayed_to_a_mended_one(
+    tmp_path: Path, nats_server: NatsServer, proxy: Proxy
+) -> None:
+    database_url = f"sqlite:///{tmp_path / 'records.db'}"
+    migrate(database_url)
+    images = [encode(grid) for _, grid in sample(2, 6)]
+    proxy.poison.add(base64.b64encode(images[3]).decode())
+    bridge = Bridge(tmp_path, nats_url=nats_server.url, inference_url=proxy.url, database_url=database_url)
+
+    def predicted() -> list[str]:
+        with Records(database_url) as records:
+            return [wafer.imgid for wafer in records.wafers() if wafer.predictions]
+
+    async def letters(replay: bool = False) -> list[dead_letters.DeadLetter]:
+        client = await nats.connect(nats_server.url)
+        try:
+            js = client.jetstream()
+            found = [letter async for letter in dead_letters.listed(js)]
+            for letter in found if replay else []:
+                await dead_letters.replay(js, letter.id)
+            return found
+        finally:
+            await client.close()
+
+    try:
+        bridge.start()
+        user, password = add_device(nats_server, "faba", "camera1")
+        with Device(nats_server.mqtt_url, user, password) as device:
+            for number, image in enumerate(images):
+                device.publish(f"fabwafer/faba/camera1/img/w{number}", message(f"w{number}", image))
+            wait_until(lambda: predicted() == ["w0", "w1", "w2", "w4", "w5"], bridge.last_words)
+            wait_until(lambda: len(asyncio.run(letters())) == 1, bridge.last_words)
+        (letter,) = asyncio.run(letters())
+        assert letter.subject == "fabwafer.faba.camera1.img.w3"
+        assert "failed on it 5 times while it answered others" in letter.reason
+        assert bridge.metric("fabwafer_dead_letters_total", reason="model_server_failed") == 1
+        proxy.poison.clear()
+        asyncio.run(letters(replay=True))
+        wait_until(lambda: len(predicted()) == 6, bridge.last_words)
+        assert asyncio.run(letters()) == []
+    finally:
+        bridge.stop()
+
+
+def test_while_the_model_server_is_down_images_wait_and_none_is_blamed(
+    tmp_path: Path, nats_server: NatsServer, model_server: ModelServer
+) -> None:
+    from fabwafer_local.ports import free_ports
+
+    database_url = f"sqlite:///{tmp_path / 'records.db'}"
+    migrate(database_url)
+    (port,) = free_ports(1)
+    bridge = Bridge(
+        tmp_path, nats_url=nats_server.url, inference_url=f"http://127.0.0.1:{port}", database_url=database_url
+    )
+    later = Bridge(tmp_path, nats_url=nats_server.url, inference_url=model_server.url, database_url=database_url)
+
+    def records() -> list[int]:
+        with Records(database_url) as found:
+            return [len(wafer.predictions) for wafer in found.wafers()]
+
+    try:
+        bridge.start()
+        user, password = add_device(nats_server, "faba", "camera1")
+        with Device(nats_server.mqtt_url, user, password) as device:
+            for number, (_, grid) in enumerate(sample(2, 3)):
+                device.publish(f"fabwafer/faba/camera1/img/w{number}", message(f"w{number}", encode(grid)))
+        wait_until(lambda: records() == [0, 0, 0], bridge.last_words)
+        wait_until(
+            lambda: bridge.metric("fabwafer_messages_total", consumer="classify", result="retried") > 0,
+            bridge.last_words,
+        )
+        assert bridge.metric("fabwafer_dead_letters_total") == 0
+        assert bridge.stop() == 0
+        later.start()
+        wait_until(lambda: records() == [1, 1, 1], later.last_words)
+    finally:
+        bridge.stop()
+        later.stop()
+
+
+def job(pixels: int) -> Job:
+    image = Image.of_file(b"x", imgid="i", timestamp=1, fab="f", camera="c")
+    return Job(image, None, received="0", sequence="0", message_id="m", pixels=pixels)  # type: ignore[arg-type]
+
+
+def test_a_call_has_a_bounded_number_of_pixels_and_at_least_one_image() -> None:
+    half = BATCH_PIXELS // 2
+    calls = [[one.pixels for one in call] for call in in_pixels([job(half), job(half), job(1), job(2 * BATCH_PIXELS)])]
+    assert calls == [[half, half], [1], [2 * BATCH_PIXELS]]
+    assert list(in_pixels([])) == []
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b'{"outputs": []}', b'{"outputs": [{"name": "label", "data": ["Loc"]}]}'])
+def test_an_answer_that_is_no_v2_response_says_what_was_expected(raw: bytes) -> None:
+    with pytest.raises(AnswerError, match="expected a V2 response"):
+        read_answers(raw, 1)

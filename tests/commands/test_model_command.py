@@ -1,0 +1,335 @@
+"""`fabwafer model`: which versions there are, and who is to serve, as people and scripts ask and say it."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fabwafer.models.card import default_model, read_card
+from fabwafer.models.store import Store, open_store
+from fabwafer.records import Records, Rollout
+from fabwafer.records.query import earlier_champions
+from fabwafer_training.commands.model import app
+from tests.support.object_store import Bucket
+from tests.support.records import WHO, said
+from tests.support.tiny_models import make
+
+SHIPPED = read_card(default_model()).version
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store of either kind with the versions v1, v2 and v3; the environment leads to it."""
+    if request.param == "folder":
+        address = str(tmp_path / "store")
+    else:
+        own: Bucket = request.getfixturevalue("bucket")
+        address = f"{own.url}/models"
+    monkeypatch.setenv("FABWAFER_MODEL_STORE", address)
+    monkeypatch.setenv("COLUMNS", "200")
+    opened = open_store(address, tmp_path / "work")
+    for version in ("v1", "v2", "v3"):
+        make(opened.work_folder(version), version=version)
+        opened.publish(version)
+    return opened
+
+
+@pytest.fixture
+def own_records(tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Records]:
+    """Records with nothing in them; the environment leads to them."""
+    shutil.copy(migrated_sqlite, tmp_path / "records.db")
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    monkeypatch.setenv("FABWAFER_DATABASE_URL", url)
+    with Records(url) as opened:
+        yield opened
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, [*words])
+
+
+def ok(*words: str) -> str:
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def refused(*words: str) -> str:
+    result = run(*words)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), "a sentence, no traceback"
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def wanted(records: Records) -> tuple[str | None, str | None, float]:
+    said = records.rollout()
+    assert said is not None
+    return said.champion, said.candidate, said.share
+
+
+def listed(*words: str) -> dict[str, dict[str, Any]]:
+    lines = [json.loads(line) for line in ok("list", "--json", *words).splitlines()]
+    return {line["version"]: line for line in lines}
+
+
+def test_the_list_shows_each_version_and_who_is_to_serve(store: Store, own_records: Records) -> None:
+    assert {version: line["states"] for version, line in listed().items()} == {
+        SHIPPED: ["champion", "shipped"],
+        "v1": [],
+        "v2": [],
+        "v3": [],
+    }
+    ok("promote", "v1")
+    ok("candidate", "v2")
+    lines = listed()
+    assert [lines[version]["states"] for version in (SHIPPED, "v1", "v2", "v3")] == [
+        ["shipped"],
+        ["champion"],
+        ["candidate"],
+        [],
+    ]
+    assert lines[SHIPPED]["macro_f1"] == read_card(default_model()).metrics["macro_f1"]
+    assert lines["v1"]["macro_f1"] is None
+    table = ok("list")
+    assert [word in table for word in (SHIPPED, "v3", "champion", "candidate", "wm811k_dev")] == [True] * 5
+
+
+def test_the_list_needs_no_records_and_says_what_it_does_not_know(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FABWAFER_DATABASE_URL", raising=False)
+    monkeypatch.setenv("FABWAFER_DATA", str(tmp_path / "nothing"))
+    result = run("list", "--json")
+    assert result.exit_code == 0
+    assert "who is to serve is not known: no records in" in result.stderr
+    assert {tuple(json.loads(line)["states"]) for line in result.stdout.splitlines()} == {(), ("shipped",)}
+
+
+def test_a_local_system_has_its_store_beside_its_records(
+    tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FABWAFER_MODEL_STORE", str(tmp_path / "of another system"))
+    shutil.copy(migrated_sqlite, tmp_path / "records.db")
+    own = open_store(str(tmp_path / "model-store"))
+    make(own.work_folder("local-1"), version="local-1")
+    own.publish("local-1")
+    data = ("--data", str(tmp_path))
+    ok("promote", "local-1", *data)
+    assert listed(*data)["local-1"]["states"] == ["champion"]
+
+
+def test_a_candidate_is_tried_beside_the_champion_and_then_promoted(store: Store, own_records: Records) -> None:
+    ok("promote", "v1")
+    said = ok("candidate", "v2", "--share", "0.25")
+    assert "On trial is v2, with 25% of the images." in said
+    assert "takes both up within seconds" in said
+    assert wanted(own_records) == ("v1", "v2", 0.25)
+    assert "The champion is v2, before it v1." in ok("promote")
+    assert wanted(own_records) == ("v2", None, 0.0)
+    assert "no version is on trial, so name the one to promote; the versions there are:" in refused("promote")
+
+
+def test_promoting_another_leaves_the_trial_going(store: Store, own_records: Records) -> None:
+    ok("candidate", "v3", "--share", "0.2")
+    ok("promote", "v2")
+    assert wanted(own_records) == ("v2", "v3", 0.2)
+
+
+def test_a_trial_is_ended_by_a_word(store: Store, own_records: Records) -> None:
+    ok("candidate", "v3")
+    assert wanted(own_records) == (None, "v3", 0.1)
+    assert "No trial." in ok("candidate", "--none")
+    assert wanted(own_records) == (None, None, 0.0)
+    assert ok("candidate", "--none") == "no version is on trial\n"
+    assert "expected the version to try, or --none" in refused("candidate")
+
+
+def test_saying_the_same_again_writes_nothing(store: Store, own_records: Records) -> None:
+    for _ in range(2):
+        ok("promote", "v1")
+    for _ in range(2):
+        ok("candidate", "v2")
+    assert len(own_records.rollouts()) == 2
+    assert "v1 is the champion already" in refused("candidate", "v1")
+    ok("candidate", "v2", "--share", "0.5")
+    assert wanted(own_records) == ("v1", "v2", 0.5)
+
+
+def test_the_shipped_model_is_promoted_by_its_version(store: Store, own_records: Records) -> None:
+    ok("promote", "v1")
+    ok("candidate", SHIPPED)
+    assert wanted(own_records) == ("v1", SHIPPED, 0.1)
+    ok("promote")
+    assert wanted(own_records) == (None, None, 0.0)
+
+
+@pytest.mark.parametrize("command", ["promote", "candidate"])
+def test_a_version_that_cannot_serve_is_refused_and_the_others_are_named(
+    store: Store, own_records: Records, command: str
+) -> None:
+    versions = f"the versions there are: {SHIPPED} (shipped), v1, v2, v3\n"
+    assert refused(command, "v9") == f"there is no version v9 in {store}; {versions}"
+    damage(store, "v2")
+    said = refused(command, "v2")
+    assert said.startswith(f"the version v2 in {store} is damaged: ")
+    assert said.endswith(versions)
+    assert "expected a version of letters" in refused(command, "../v1")
+    assert own_records.rollouts() == []
+
+
+def damage(store: Store, version: str) -> None:
+    """Writes other bytes to a version's model."""
+    file = f"{store.place(version)}/tiny.onnx"
+    if file.startswith("s3://"):
+        from s3fs import S3FileSystem
+
+        S3FileSystem(skip_instance_cache=True).pipe_file(file, b"damaged")
+    else:
+        Path(file).write_bytes(b"damaged")
+
+
+def test_a_share_that_is_none_is_refused(store: Store, own_records: Records) -> None:
+    assert refused("candidate", "v1", "--share", "10") == "expected a share of 0 to 1, got 10.0\n"
+
+
+def test_rollback_goes_back_one_champion_at_a_time_and_ends_the_trial(store: Store, own_records: Records) -> None:
+    ok("promote", "v1")
+    ok("promote", "v2")
+    ok("candidate", "v3")
+    said = ok("rollback")
+    assert "The champion is v1, before it v2." in said
+    assert "To return: fabwafer model promote v2" in said
+    assert wanted(own_records) == ("v1", None, 0.0)
+    # At three in the morning the second rollback means: still bad, further back. It must not bring v2 back.
+    assert f"The champion is {SHIPPED} (shipped), before it v1." in ok("rollback")
+    assert wanted(own_records) == (None, None, 0.0)
+    said = refused("rollback")
+    assert "the shipped model is to serve, and there is none before it" in said
+    assert "promote it by name: v1, v2" in said
+    assert len(own_records.rollouts()) == 5
+
+
+def test_rollback_before_anything_was_said_is_refused(store: Store, own_records: Records) -> None:
+    assert refused("rollback") == "the shipped model is to serve, and there is none before it\n"
+
+
+def test_rollback_passes_over_what_cannot_serve(store: Store, own_records: Records) -> None:
+    for version in ("v1", "v2", "v3"):
+        ok("promote", version)
+    damage(store, "v2")
+    result = run("rollback")
+    assert result.exit_code == 0
+    assert f"passed over: the version v2 in {store} is damaged" in result.stderr
+    assert wanted(own_records)[0] == "v1"
+
+
+def test_rollback_does_not_take_a_store_that_is_away_for_damage(
+    own_records: Records,
+    monkeypatch: pytest.MonkeyPatch,
+    bucket: Bucket,
+) -> None:
+    own_records.set_rollout("v1", author="kim")
+    own_records.set_rollout("v2", author="kim")
+    monkeypatch.setenv("FABWAFER_MODEL_STORE", "s3://no-such-bucket")
+    assert "the model store s3://no-such-bucket cannot be used" in refused("rollback")
+    assert wanted(own_records)[0] == "v2"
+
+
+@pytest.mark.parametrize(
+    ("said", "back"),
+    [
+        ([], []),
+        ([None], []),
+        (["a"], [None]),
+        (["a", "a", "b"], ["a", None]),
+        (["a", "b", "a"], [None]),
+        (["a", "b", "a", "c"], ["a", None]),
+        (["a", "b", "a", "b"], ["a", None]),
+        (["a", "b", "c", "b", "a", "d"], ["a", None]),
+        (["a", None, "b"], [None]),
+    ],
+)
+def test_going_back_never_leads_to_what_was_left(said: list[str | None], back: list[str | None]) -> None:
+    rollouts = [Rollout(champion, None, 0.0, "kim", number) for number, champion in enumerate(said)]
+    assert earlier_champions(rollouts[::-1]) == back
+
+
+def test_the_history_shows_the_last_word_first_and_who_said_it(store: Store, own_records: Records) -> None:
+    ok("promote", "v1", "--author", "kim")
+    ok("candidate", "v2", "--author", "lee [night shift]")
+    ok("rollback")
+    lines = [line.split() for line in ok("history").splitlines() if "20" in line]
+    assert len(lines) == 3
+    assert "shipped" in lines[0]
+    assert lines[1][2:] == ["lee", "[night", "shift]", "v1", "v2", "10%"]
+    assert lines[2][2:] == ["kim", "v1"]
+
+
+def test_the_author_is_the_user_unless_one_is_named(
+    store: Store, own_records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "robin")
+    ok("promote", "v1")
+    assert own_records.rollouts()[0].author == "robin"
+    ok("promote", "v2", "--author", "kim")
+    assert own_records.rollouts()[0].author == "kim"
+
+
+def test_without_records_nothing_can_be_promoted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FABWAFER_DATABASE_URL", raising=False)
+    monkeypatch.setenv("FABWAFER_DATA", str(tmp_path / "nothing"))
+    assert "start a system with `fabwafer up` first" in refused("promote", "v1")
+
+
+def test_all_that_was_said_can_be_read_from_either_database(records: Records) -> None:
+    assert records.rollouts() == []
+    records.set_rollout("v1", author="kim", at=1)
+    records.set_rollout("v1", candidate="v2", share=0.5, author="lee", at=1)
+    assert records.rollouts() == [Rollout("v1", "v2", 0.5, "lee", 1), Rollout("v1", None, 0.0, "kim", 1)]
+    assert records.rollout() == records.rollouts()[0]
+
+
+def compare(records: Records, *pairs: tuple[str, str]) -> None:
+    """Lets the champion and v2, which is on trial, say these classes of as many wafers."""
+    for number, (champion, candidate) in enumerate(pairs):
+        imgid = f"w{number}"
+        records.store_predictions([said(champion, imgid=imgid), said(candidate, imgid=imgid, model="v2", shadow=True)])
+
+
+def test_a_trial_shows_where_the_two_differ_and_who_is_right(store: Store, own_records: Records) -> None:
+    ok("candidate", "v2")
+    compare(own_records, ("Loc", "Loc"), ("Loc", "Scratch"), ("Loc", "Scratch"), ("none", "Donut"))
+    for imgid, label in (("w0", "Loc"), ("w1", "Scratch"), ("w3", "Donut")):
+        own_records.add_review(WHO["fab"], WHO["camera"], imgid, label=label, reviewer="kim")
+
+    assert json.loads(ok("trial", "--json")) == {
+        "candidate": "v2",
+        "images": 4,
+        "agreed": 1,
+        "differing": [["Loc", "Scratch", 2], ["none", "Donut", 1]],
+        "reviewed": 3,
+        "champion_right": 1,
+        "candidate_right": 3,
+    }
+    lines = ok("trial").splitlines()
+    assert lines[0] == "Images that both v2 and the champion answered: 4, alike: 1 (25.0%)."
+    assert lines[1] == "Of them reviewed: 3, the champion right: 1 (33.3%), v2 right: 3 (100.0%)."
+    assert [line.split() for line in lines if "Loc" in line or "Donut" in line] == [
+        ["Loc", "Scratch", "2"],
+        ["none", "Donut", "1"],
+    ]
+
+
+def test_a_trial_says_what_is_not_known_yet(store: Store, own_records: Records) -> None:
+    assert "no version is on trial" in refused("trial")
+    ok("candidate", "v2")
+    assert ok("trial") == "v2 has answered no image yet that the champion answered too.\n"
+    compare(own_records, ("Loc", "Loc"))
+    assert "Nobody reviewed any of them yet" in ok("trial")
+    ok("candidate", "--none")
+    assert "answered: 1, alike: 1" in ok("trial", "v2")

@@ -1,0 +1,207 @@
+"""`fabwafer send` on a real server; the tests answer the images themselves."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from fabwafer.maps.synthetic import sample
+from fabwafer.maps.wafermap import encode
+from tests.support.device_auth import DeviceAuthProcess, describe_system, fabwafer, make_streams
+from tests.support.nats_servers import NatsServer, add_device, nats_server
+
+__all__ = ["nats_server"]
+
+Shot = dict[str, Any]
+
+
+@dataclass
+class Bus:
+    """A server with one device, faba.camera1; `answers` makes of each image what is said of it."""
+
+    server: NatsServer
+    client: Client
+    user: str
+    password: str
+    answers: Callable[[Shot], list[Shot]] = lambda shot: [said(shot, "Center")]
+    arrived: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
+
+    async def take(self, message: Msg) -> None:
+        shot = json.loads(message.data)
+        self.arrived.put_nowait(shot["imgid"])
+        for answer in self.answers(shot):
+            await self.client.publish(message.subject.replace(".img.", ".prediction."), json.dumps(answer).encode())
+
+    async def send(self, *arguments: str | Path, user: str | None = None, password: str | None = None) -> "Sent":
+        """Runs `fabwafer send --json` with these in the environment."""
+        known = {"FABWAFER_DEVICE_USER": user, "FABWAFER_DEVICE_PASSWORD": password}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "fabwafer.cli", "send", "--json", *map(str, arguments)),
+            env=os.environ
+            | {"FABWAFER_MQTT_URL": self.server.mqtt_url}
+            | {name: value for name, value in known.items() if value is not None},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), timeout=60)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return Sent(process.returncode, [json.loads(line) for line in out.splitlines()], err.decode())
+
+    async def send_signed_in(self, *arguments: str | Path) -> "Sent":
+        return await self.send(*arguments, user=self.user, password=self.password)
+
+    async def refuses(self, sent: "Sent", *words: str) -> None:
+        """Checks for one sentence with these words, and that nothing reached the bus before what is sent next."""
+        assert (sent.code, sent.lines) == (1, [])
+        assert len(sent.error.strip().splitlines()) == 1, sent.error
+        for word in (*words, "nothing was sent"):
+            assert word in sent.error
+        await self.client.publish("fabwafer.faba.camera1.img.next", b'{"imgid": "next", "timestamp": 1}')
+        assert await asyncio.wait_for(self.arrived.get(), timeout=30) == "next"
+
+
+@dataclass
+class Sent:
+    code: int | None
+    lines: list[Shot]
+    error: str
+
+
+def said(shot: Shot, prediction: str, *, earlier: int = 0) -> Shot:
+    return {
+        "imgid": shot["imgid"],
+        "timestamp": shot["timestamp"] - earlier,
+        "fab": "faba",
+        "camera": "camera1",
+        "prediction": prediction,
+        "probability": 0.75,
+        "source": "cluster",
+    }
+
+
+@pytest_asyncio.fixture
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    client = await nats.connect(nats_server.url)
+    bus = Bus(nats_server, client, *add_device(nats_server, "faba", "camera1"))
+    await client.subscribe("fabwafer.*.*.img.*", cb=bus.take)
+    await client.flush()
+    yield bus
+    await client.close()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return draw(tmp_path / "wafer.png")
+
+
+def draw(file: Path) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(encode(sample(seed=5, n=1)[0][1], scale=3))
+    return file
+
+
+async def test_fab_and_camera_come_from_the_user_in_the_environment(bus: Bus, image: Path) -> None:
+    sent = await bus.send_signed_in(image)
+    assert (sent.code, sent.error, bus.arrived.get_nowait()) == (0, "", "wafer")
+    (line,) = sent.lines
+    assert (line["image"], line["stored"], line["prediction"]) == (str(image), True, "Center")
+
+
+async def test_a_late_answer_to_an_earlier_image_of_the_name_is_not_shown(bus: Bus, image: Path) -> None:
+    bus.answers = lambda shot: [said(shot, "Donut", earlier=60_000), said(shot, "Center")]
+    sent = await bus.send_signed_in(image, "--wait", "60")
+    assert [line["prediction"] for line in sent.lines] == ["Center"]
+
+
+async def test_an_image_that_got_no_answer_in_time_shows_when_it_was_taken(bus: Bus, image: Path) -> None:
+    bus.answers = lambda shot: [said(shot, "Donut", earlier=60_000)]
+    sent = await bus.send_signed_in(image, "--wait", "0.5")
+    assert sent.code == 0, sent.error
+    (line,) = sent.lines
+    assert (line["imgid"], line["stored"], line["prediction"]) == ("wafer", True, None)
+    assert isinstance(line["timestamp"], int)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("one/wafer.png", "two/wafer.png"),
+        ("wafer.png", "wafer.jpg"),
+        ("wafer 1.png", "wafer+1.png"),
+        ("w" * 64 + "1.png", "w" * 64 + "2.png"),
+    ],
+)
+async def test_files_that_would_be_one_image_are_refused_by_name(
+    bus: Bus, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    files = [draw(tmp_path / name) for name in names]
+    await bus.refuses(await bus.send_signed_in(*files), *map(str, files), "rename")
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [
+        (("--fab", "fabb"), "--fab fabb --camera camera1"),
+        (("--camera", "camera2"), "--fab faba --camera camera2"),
+    ],
+)
+async def test_a_user_cannot_send_as_another_camera(bus: Bus, image: Path, options: tuple[str, str], got: str) -> None:
+    sent = await bus.send_signed_in(image, *options)
+    await bus.refuses(sent, "'faba.camera1'", "--fab faba --camera camera1", f"got {got}")
+
+
+@pytest.mark.parametrize("user", ["camera1", "faba.", ".camera1", "a.b.c"])
+async def test_a_user_that_names_no_camera_is_refused(bus: Bus, image: Path, user: str) -> None:
+    await bus.refuses(await bus.send(image, "--user", user, "--password", "x"), "FAB.CAMERA", repr(user))
+
+
+async def test_half_of_the_credentials_is_refused_wherever_it_comes_from(bus: Bus, image: Path) -> None:
+    for sent in (await bus.send(image, "--user", bus.user), await bus.send(image, user=bus.user)):
+        assert "got only a user" in sent.error
+    for sent in (await bus.send(image, "--password", bus.password), await bus.send(image, password=bus.password)):
+        assert "got only a password" in sent.error
+        assert bus.password not in sent.error
+    await bus.refuses(sent, "--user", "FABWAFER_DEVICE_USER", "--password", "FABWAFER_DEVICE_PASSWORD")
+
+
+async def test_one_half_from_the_environment_and_one_from_the_command_line_are_whole(bus: Bus, image: Path) -> None:
+    sent = await bus.send(image, "--user", bus.user, password=bus.password)
+    assert [line["prediction"] for line in sent.lines] == ["Center"]
+
+
+async def test_what_is_no_file_is_refused_before_the_others_are_sent(bus: Bus, image: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "images"
+    directory.mkdir()
+    missing = tmp_path / "missing.png"
+    sent = await bus.send_signed_in(image, directory)
+    assert sent.error.strip() == f"{directory}: expected a PNG or JPEG file, this is a directory; nothing was sent"
+    sent = await bus.send_signed_in(image, missing)
+    await bus.refuses(sent, f"{missing}: expected a PNG or JPEG file, there is no such file")
+
+
+async def test_a_device_that_is_revoked_cannot_send(nats_server: NatsServer, image: Path, tmp_path: Path) -> None:
+    describe_system(tmp_path, nats_server)
+    await make_streams(nats_server.url)
+    with DeviceAuthProcess(nats_server):
+        given = json.loads(fabwafer("device", "add", "faba", "camera1", "--json", data=tmp_path).stdout)
+        sign_in = ("--user", given["user"], "--password", given["password"], "--wait", "0")
+        assert fabwafer("send", image, *sign_in, data=tmp_path).returncode == 0
+        revoked = fabwafer("device", "revoke", "faba", "camera1", "--json", data=tmp_path)
+        assert (revoked.returncode, revoked.stderr, json.loads(revoked.stdout)) == (0, "", {"user": "faba.camera1"})
+        sent = fabwafer("send", image, *sign_in, data=tmp_path)
+    assert (sent.returncode, sent.stdout) == (1, "")
+    assert "'faba.camera1': wrong password, or revoked" in sent.stderr

@@ -1,0 +1,160 @@
+"""Messages are written strictly and read kindly."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fabwafer.messages.bodies import (
+    UNKNOWN_MODEL,
+    Image,
+    MessageRefusedError,
+    Topic,
+    read_device_prediction,
+    read_image,
+)
+
+TOPIC = Topic("faba", "camera1", "prediction", "img1")
+IMAGE_TOPIC = Topic("faba", "camera1", "img", "img1")
+
+names = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+
+
+def prediction(**changes: Any) -> bytes:
+    body = {
+        "imgid": "img1",
+        "timestamp": 1554134552944,
+        "fab": "faba",
+        "camera": "camera1",
+        "prediction": "loc",
+        "probability": 0.9,
+    }
+    return json.dumps({key: value for key, value in (body | changes).items() if value is not ...}).encode()
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (1554134552944, 1554134552944),
+        ("1554134552944", 1554134552944),
+        (1554134552, 1554134552000),
+        ("1554134552", 1554134552000),
+        (1554134552.944, 1554134552944),
+        ("1554134552.5", 1554134552500),
+        (0, 0),
+    ],
+)
+def test_a_timestamp_is_milliseconds_or_seconds_in_a_number_or_a_string(sent: object, read: int) -> None:
+    assert read_device_prediction(TOPIC, prediction(timestamp=sent)).timestamp == read
+
+
+@pytest.mark.parametrize("sent", [None, True, "yesterday", [], -1, "nan", float("inf"), 1e15, 10**400])
+def test_a_timestamp_that_is_none_is_refused_by_name(sent: object) -> None:
+    with pytest.raises(MessageRefusedError, match="timestamp"):
+        read_device_prediction(TOPIC, prediction(timestamp=sent))
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [(0.4, 0.4), (1, 1.0), (0, 0.0), (50.0, 0.5), ("50.0", 0.5), ("0.25", 0.25), (100, 1.0), (1.5, 0.015)],
+)
+def test_a_probability_is_a_fraction_or_percent(sent: object, read: float) -> None:
+    assert read_device_prediction(TOPIC, prediction(probability=sent)).probability == pytest.approx(read)
+
+
+@pytest.mark.parametrize("sent", [-0.1, 100.1, "high", None, float("nan"), True])
+def test_a_probability_that_is_none_is_refused_by_name(sent: object) -> None:
+    with pytest.raises(MessageRefusedError, match="probability"):
+        read_device_prediction(TOPIC, prediction(probability=sent))
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"), [("loc", "Loc"), ("EDGE-RING", "Edge-Ring"), ("None", "none"), ("Own", "Own")]
+)
+def test_a_class_is_known_in_any_case(sent: str, read: str) -> None:
+    assert read_device_prediction(TOPIC, prediction(prediction=sent)).prediction == read
+
+
+def test_a_device_cannot_speak_for_the_cluster() -> None:
+    read = read_device_prediction(TOPIC, prediction(source="cluster", wafer=False, review=False))
+    assert (read.source, read.wafer, read.review) == ("device", None, None)
+
+
+def test_a_model_that_is_not_named_is_unknown() -> None:
+    assert read_device_prediction(TOPIC, prediction()).model == UNKNOWN_MODEL
+    assert read_device_prediction(TOPIC, prediction(model=None)).model == UNKNOWN_MODEL
+    assert read_device_prediction(TOPIC, prediction(model="own-3")).model == "own-3"
+
+
+def test_unknown_fields_are_kept_and_carried_on() -> None:
+    read = read_device_prediction(TOPIC, prediction(lot="L1", slot=7, operator={"name": "x"}))
+    written = json.loads(read.to_json())
+    assert (written["lot"], written["slot"], written["operator"]) == ("L1", "7", {"name": "x"})
+
+
+def test_the_imgid_of_the_body_wins_over_the_topic() -> None:
+    assert read_device_prediction(TOPIC, prediction(imgid="img3")).imgid == "img3"
+
+
+@pytest.mark.parametrize("field", ["fab", "camera"])
+def test_topic_and_body_must_agree_on_who_sent_it(field: str) -> None:
+    with pytest.raises(MessageRefusedError, match=f"{field} in the topic .* they must agree"):
+        read_device_prediction(TOPIC, prediction(**{field: "another"}))
+
+
+@pytest.mark.parametrize("name", ["a.b", "a b", "*", ">", "ü", "🙂", "", "x" * 65, None, 7])
+@pytest.mark.parametrize("field", ["fab", "camera", "imgid"])
+def test_a_name_that_would_mean_something_else_on_the_bus_is_refused(field: str, name: object) -> None:
+    with pytest.raises(MessageRefusedError, match=field):
+        read_device_prediction(TOPIC, prediction(**{field: name}))
+
+
+@pytest.mark.parametrize("field", ["imgid", "timestamp", "fab", "camera", "prediction", "probability"])
+def test_a_missing_field_is_named(field: str) -> None:
+    with pytest.raises(MessageRefusedError, match=f"'{field}' is missing"):
+        read_device_prediction(TOPIC, prediction(**{field: ...}))
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"null", b"[1]", b"\xff\xfe", b'"x"', b"[" * 100_000])
+def test_what_is_not_a_json_object_is_refused(payload: bytes) -> None:
+    with pytest.raises(MessageRefusedError, match="expected"):
+        read_image(IMAGE_TOPIC, payload)
+
+
+def test_an_image_message_holds_the_file_that_was_sent() -> None:
+    image = Image.of_file(b"\x89PNG", imgid="img1", timestamp=1554134552, fab="faba", camera="camera1", lot="L7")
+    read = read_image(IMAGE_TOPIC, image.to_json())
+    assert (read.file(), read.timestamp, read.lot) == (b"\x89PNG", 1554134552000, "L7")
+
+
+@pytest.mark.parametrize("text", ["not base64!", "QUJ", "Ü"])
+def test_bad_base64_is_refused(text: str) -> None:
+    image = Image.of_file(b"x", imgid="i", timestamp=1, fab="faba", camera="camera1").model_copy(
+        update={"encoded": text}
+    )
+    with pytest.raises(MessageRefusedError, match="base64"):
+        image.file()
+
+
+@given(names, names, names)
+def test_a_topic_survives_the_way_to_a_subject_and_back(fab: str, camera: str, imgid: str) -> None:
+    topic = Topic(fab, camera, "img", imgid)
+    assert Topic.from_subject(topic.subject) == topic
+    assert topic.topic == f"fabwafer/{fab}/{camera}/img/{imgid}"
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["fabwafer.a.b.img", "fabwafer.a.b.img.c.d", "other.a.b.img.c", "fabwafer.a//b.c.img.d", "fabwafer.a.b.x.c", ""],
+)
+def test_a_subject_of_another_shape_is_refused(subject: str) -> None:
+    with pytest.raises(MessageRefusedError, match="expected"):
+        Topic.from_subject(subject)
+
+
+@given(st.binary(max_size=200))
+def test_no_payload_breaks_the_reading(payload: bytes) -> None:
+    with pytest.raises(MessageRefusedError):
+        read_image(IMAGE_TOPIC, payload)

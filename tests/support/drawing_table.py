@@ -1,0 +1,71 @@
+"""How well drawings are read, counted: shared by the tests and by the benchmark that prints the table."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fabwafer.maps.plausibility import NotAWaferMapError
+from fabwafer.maps.wafermap import decode
+from fabwafer.models.classifier import Classifier
+from tests.support.drawings import WAYS, Grid
+from tests.support.non_wafers import non_wafers
+
+
+@dataclass
+class WayRead:
+    """What became of maps drawn in one way; `seconds` is processor time a drawing, so that load does not show."""
+
+    maps: int
+    refused: list[int] = field(default_factory=list)
+    exact: int = 0
+    disagreeing: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def agreement(self) -> float:
+        """Share of the maps whose label is that of the grid itself; a refused map has none."""
+        return 1 - (len(self.refused) + len(self.disagreeing)) / self.maps
+
+
+def read_way(way: str, grids: Sequence[Grid], classifier: Classifier | None, seed: int = 1) -> WayRead:
+    """Draw all grids in one way and read the drawings."""
+    rng = np.random.default_rng(seed)
+    result = WayRead(len(grids))
+    inexact: list[int] = []
+    read: list[Grid] = []
+    for index, grid in enumerate(grids):
+        drawing = WAYS[way](grid, rng)
+        start = time.thread_time()
+        try:
+            found = decode(drawing)
+        except NotAWaferMapError:
+            result.refused.append(index)
+            continue
+        finally:
+            result.seconds.append(time.thread_time() - start)
+        if np.array_equal(found, grid):
+            result.exact += 1
+        else:
+            inexact.append(index)
+            read.append(found)
+    if classifier is not None:
+        expected = classifier.classify_grids([grids[index] for index in inexact])
+        answers = classifier.classify_grids(read)
+        result.disagreeing = [
+            index for index, one, other in zip(inexact, expected, answers, strict=True) if one.label != other.label
+        ]
+    return result
+
+
+def accepted(kind: str, count: int, seed: int) -> list[str]:
+    """What the non-wafers of one kind show that were taken for wafer maps."""
+    taken = []
+    for name, data in non_wafers(kind, count, seed):
+        try:
+            decode(data)
+        except NotAWaferMapError:
+            continue
+        taken.append(name)
+    return taken

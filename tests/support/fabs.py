@@ -1,0 +1,91 @@
+"""A fab for tests: a server with its device-auth, and devices that come and go.
+
+Import a fixture to use it: `from tests.support.fabs import fab`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import nats
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+
+from fabwafer_bridge.devices import Credentials, Devices
+from fabwafer_bridge.listener_log import REASONS
+from tests.support.device_auth import DeviceAuthProcess, make_streams
+from tests.support.nats_servers import NatsServer
+from tests.support.raw_mqtt import RawMqtt
+
+ACCEPTED = 0
+NOT_AUTHORIZED = 5
+
+
+class Fab:
+    """A server with its device-auth, and a connection with the bridge's rights; what was dropped counts from 0 here."""
+
+    def __init__(self, server: NatsServer, device_auth: DeviceAuthProcess, bus: Client, devices: Devices) -> None:
+        self.server = server
+        self.device_auth = device_auth
+        self.bus = bus
+        self.devices = devices
+        self._dropped_before = {reason: device_auth.dropped(reason) for reason in REASONS}
+        self._logged_before = len(device_auth.log())
+
+    async def add(self, camera: str) -> Credentials:
+        credentials = await self.devices.add("faba", camera)
+        await self.devices.until_applied(30)
+        return credentials
+
+    def connect(self, credentials: Credentials, client_id: str = "") -> RawMqtt:
+        device = self.try_to_connect(credentials, client_id)
+        assert device.connack == ACCEPTED
+        return device
+
+    def try_to_connect(self, credentials: Credentials, client_id: str = "") -> RawMqtt:
+        name = client_id or credentials.user.replace(".", "-")
+        return RawMqtt(self.server.mqtt_port, credentials.user, credentials.password, client_id=name)
+
+    def dropped(self, reason: str) -> float:
+        return self.device_auth.dropped(reason) - self._dropped_before[reason]
+
+    def log(self) -> list[dict[str, Any]]:
+        return self.device_auth.log()[self._logged_before :]
+
+    async def stored(self) -> list[str]:
+        """The subjects in the stream that keeps what devices publish, for as long as nobody takes them."""
+        info = await self.bus.jetstream().stream_info("$MQTT_msgs", subjects_filter=">")
+        return sorted(info.state.subjects or {})
+
+
+@pytest_asyncio.fixture
+async def fab(nats_server: NatsServer) -> AsyncIterator[Fab]:
+    """Everything fresh."""
+    await make_streams(nats_server.url)
+    with DeviceAuthProcess(nats_server) as device_auth:
+        bus = await nats.connect(nats_server.url)
+        yield Fab(nats_server, device_auth, bus, await Devices.open(bus))
+        await bus.close()
+
+
+@pytest.fixture(scope="module")
+def server_with_device_auth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NatsServer, DeviceAuthProcess]]:
+    with NatsServer(tmp_path_factory.mktemp("shared") / "nats") as server:
+        asyncio.run(make_streams(server.url))
+        with DeviceAuthProcess(server) as device_auth:
+            yield server, device_auth
+
+
+@pytest_asyncio.fixture
+async def shared_fab(server_with_device_auth: tuple[NatsServer, DeviceAuthProcess]) -> AsyncIterator[Fab]:
+    """A server and a device-auth that other tests use as well, without devices and messages."""
+    server, device_auth = server_with_device_auth
+    bus = await nats.connect(server.url)
+    await bus.jetstream().purge_stream("$MQTT_msgs")
+    devices = await Devices.open(bus)
+    yield Fab(server, device_auth, bus, devices)
+    for device in await devices.all():
+        await devices.revoke(device.fab, device.camera)
+    await devices.until_applied(30)
+    await bus.close()

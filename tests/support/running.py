@@ -1,0 +1,195 @@
+"""The running parts of a system for tests: a real TorchServe, a real bridge, each in a process of its own.
+
+Import a fixture to use it: `from tests.support.running import model_server`.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+import psutil
+import pytest
+
+from fabwafer.models.card import default_model
+from fabwafer_local import torchserve
+from fabwafer_local.supervisor import end_session
+from tests.support.nats_servers import free_ports
+
+PATIENCE = 90.0
+"""Seconds after which a test that waits for progress gives up; nothing is measured by it."""
+
+
+_BINARY = {"Content-Type": "application/octet-stream"}  # without one TorchServe takes a body for a form
+
+
+def wait_until(done: Callable[[], bool], what: str | Callable[[], str], seconds: float = PATIENCE) -> None:
+    """Waits for progress."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:g} s in vain: {what if isinstance(what, str) else what()}")
+        time.sleep(0.05)
+
+
+def answers(url: str, body: bytes | None = None) -> bool:
+    """Whether an address answers with 200."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data=body, headers=_BINARY), timeout=5) as response:
+            return bool(response.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+class _Process:
+    """A program in a session of its own, that can be killed and started again."""
+
+    def __init__(self, argv: list[str], env: dict[str, str], log: Path) -> None:
+        self._argv, self._env, self.log = argv, env, log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._created = 0.0
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
+    def spawn(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._argv, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self._created = time.time()
+
+    def kill(self) -> None:
+        """SIGKILL, to it alone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int | None:
+        """SIGTERM, and everything it left behind by force. Returns its exit code."""
+        if self._process is None:
+            return None
+        self._process.terminate()
+        try:
+            code = self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            code = None
+        end_session(self._process.pid, self._created - 2)
+        self._process.wait()
+        self._process = None
+        return code
+
+    def last_words(self) -> str:
+        return self.log.read_text(errors="replace")[-3000:]
+
+
+class ModelServer(_Process):
+    """TorchServe with the shipped model."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        ports = free_ports(5)
+        spec = torchserve.prepare(directory, default_model(), torchserve.TorchServePorts(*ports))
+        super().__init__(spec.argv, dict(spec.env), directory / "torchserve.log")
+        self.temporary = spec.temporary
+        self.url = f"http://127.0.0.1:{ports[0]}"
+
+    def start(self) -> None:
+        """Starts it, and waits until the model answers."""
+        self.spawn()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Waits until the model answers."""
+        from fabwafer.maps.synthetic import sample
+        from fabwafer.maps.wafermap import encode
+
+        image = encode(sample(0, 1)[0][1])
+        wait_until(lambda: answers(f"{self.url}/predictions/wafer", image), self.last_words)
+
+    def kill(self) -> None:
+        """Kills the Java process; its worker is ended before it is started again, as a supervisor does."""
+        pid = self.pid
+        super().kill()
+        end_session(pid, self._created - 2)
+
+    def kill_worker(self) -> None:
+        """Kills the Python worker; TorchServe starts another."""
+        for child in psutil.Process(self.pid).children(recursive=True):
+            if "python" in child.name():
+                child.send_signal(signal.SIGKILL)
+
+    def stop(self) -> int | None:
+        code = super().stop()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        return code
+
+
+class Bridge(_Process):
+    """The bridge, with settings as an operator gives them."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        nats_url: str,
+        inference_url: str,
+        database_url: str,
+        only: str = "",
+        **settings: object,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (port,) = free_ports(1)
+        env = os.environ | {
+            "FABWAFER_NATS_URL": nats_url,
+            "FABWAFER_INFERENCE_URL": inference_url,
+            "FABWAFER_DATABASE_URL": database_url,
+            "FABWAFER_METRICS_PORT": str(port),
+            **{f"FABWAFER_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        argv = [sys.executable, "-m", "fabwafer.cli", "bridge", *(["--only", only] if only else [])]
+        super().__init__(argv, env, directory / "bridge.log")
+        self.url = f"http://127.0.0.1:{port}"
+
+    def start(self) -> Self:
+        """Starts it, and waits until it carries messages."""
+        self.spawn()
+        self.wait_ready()
+        return self
+
+    def wait_ready(self) -> None:
+        """Waits until it carries messages."""
+        wait_until(lambda: answers(f"{self.url}/readyz"), self.last_words)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that bear these labels; 0 when there are none."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as response:
+            text = response.read().decode()
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+@pytest.fixture(scope="session")
+def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """One TorchServe for all tests that only ask it; what harms it brings its own."""
+    server = ModelServer(tmp_path_factory.mktemp("torchserve"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

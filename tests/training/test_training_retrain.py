@@ -1,0 +1,375 @@
+"""Retraining: from the champion and reviewed maps to a version in the store, whole or not at all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fabwafer.models.card import ModelRefusedError, default_model, read_card, verify
+from fabwafer.models.classifier import Classifier
+from fabwafer.models.store import Store, open_store
+from fabwafer.records import Records, Rollout
+from fabwafer_training.commands.retrain import app
+from fabwafer_training.commands.train import app as train_app
+from fabwafer_training.dataset import DataError, Dataset
+from fabwafer_training.gate import Limits
+from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
+from fabwafer_training.network import Shape, WaferNet
+from fabwafer_training.readers import read
+from fabwafer_training.readers.npz import write_npz
+from fabwafer_training.retrain import Outcome, champion_of, put_on_trial, retrain, split
+from fabwafer_training.train import CHECKPOINT, Epoch, Settings
+from fabwafer_training.weights import interpolate_weights
+from tests.support.object_store import Bucket
+from tests.support.tiny_models import make
+
+BASE = "synthetic:270"
+REVIEWS = "synthetic:45:77"
+
+
+def quiet(sentence: str) -> None:
+    """Says nothing."""
+
+
+@pytest.fixture(scope="module")
+def champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("champion") / "wafer"
+    settings = Settings(shape=Shape((8, 16), 1), epochs=6, maps_per_epoch=1024, seed=0)
+    about = {"name": "wafer", "version": "first", "notice": "Keep this."}
+    train_model(prepare(read(BASE), 0, quiet), folder, settings, about, tell=quiet, report=lambda _: None)
+    return folder
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store of either kind."""
+    if request.param == "folder":
+        return open_store(str(tmp_path / "store"))
+    own: Bucket = request.getfixturevalue("bucket")
+    return open_store(f"{own.url}/models", tmp_path / "work")
+
+
+class _KilledError(Exception):
+    pass
+
+
+def run(champion: Path, store: Store, die_after: int = 0, epochs: list[int] | None = None) -> Outcome:
+    def report(done: Epoch) -> None:
+        if epochs is not None:
+            epochs.append(done.number)
+        if done.number == die_after:
+            raise _KilledError
+
+    outcome = retrain(
+        read(BASE),
+        read(REVIEWS),
+        champion,
+        store,
+        epochs=2,
+        maps_per_epoch=256,
+        limits=Limits(),
+        seed=0,
+        tell=quiet,
+        report=report,
+    )
+    assert outcome is not None
+    return outcome
+
+
+def test_no_gold_map_is_trained_on_and_no_lot_is_on_both_sides() -> None:
+    base, reviews = read(BASE), read(REVIEWS)
+    classes = prepare(base, 0, quiet).classes
+    parts = split(base, reviews, classes, champion_seed=0)
+    trained, calibrated = parts.material.side(held_out=False), parts.material.side(held_out=True)
+    sides = [set(side.digests()) for side in (trained, calibrated, parts.gold)]
+    lots = [set(side.groups.tolist()) for side in (trained, calibrated, parts.gold)]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert not sides[first] & sides[second]
+        assert not lots[first] & lots[second]
+    assert sum(map(len, sides)) == len(set(base.digests()) | set(reviews.digests()))
+    champion_trained_on = set(prepare(base, 0, quiet).side(held_out=False).digests())
+    assert not champion_trained_on & sides[2]
+
+
+def test_no_map_that_was_trained_on_becomes_gold_when_more_reviews_come() -> None:
+    base, many = read(BASE), read("synthetic:450:77")
+    some = many.subset(np.arange(200))
+    classes = prepare(base, 0, quiet).classes
+    before, after = (split(base, reviews, classes, champion_seed=0) for reviews in (some, many))
+    trained = set(before.material.side(held_out=False).digests())
+    assert not trained & set(after.gold.digests())
+    assert not trained & set(after.material.side(held_out=True).digests())
+    assert len(after.gold) > len(before.gold)
+
+
+def test_the_champion_is_asked_about_the_base_and_of_reviews_the_label_alone_counts() -> None:
+    base, reviews = read(BASE), read(REVIEWS)
+    material = split(base, reviews, prepare(base, 0, quiet).classes, champion_seed=0).material
+    assert material.taught is not None
+    reviewed = set(reviews.digests()) - set(base.digests())
+    for digest, taught in zip(material.data.digests(), material.taught.tolist(), strict=True):
+        assert taught == (digest not in reviewed)
+
+
+def test_a_small_gold_set_publishes_a_version_that_waits_for_a_person(
+    champion: Path, store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(_KilledError):
+        run(champion, store, die_after=2)
+    assert store.names() == [], "a killed run leaves no half version"
+
+    epochs: list[int] = []
+    outcome = run(champion, store, epochs=epochs)
+    assert epochs == [2], "a killed run is taken up where it was"
+    assert outcome.published
+    assert not outcome.verdict.decided
+    assert outcome.verdict.reasons[0].startswith("the gold set is too small to decide")
+    assert outcome.place == f"{store}/versions/{outcome.version}"
+    folder = store.fetch(outcome.version, tmp_path / "fetched")
+    card = read_card(folder)
+    verify(folder, card)
+    assert card.notice == "Keep this."
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"card.json", "model.onnx", "model-int8.onnx", "weights.npz", "wafer.mar", "report"}
+    report = {path.name for path in (folder / "report").iterdir()}
+    report.discard("contradicted.png")  # drawn where a label is contradicted
+    assert report == {
+        *("evaluation.json", "confusion.png", "risk-coverage.png", "contradicted.csv", "gate.json", "champion")
+    }
+
+    again = run(champion, store, epochs=epochs)
+    assert again == outcome
+    assert epochs == [2], "a finished version is not made twice"
+    assert store.published(outcome.version) == card
+
+
+def test_a_run_that_was_killed_before_publishing_is_not_trained_again(champion: Path, tmp_path: Path) -> None:
+    first, second = open_store(str(tmp_path / "first")), open_store(str(tmp_path / "second"))
+    version = run(champion, first).version
+    # As a kill right after the card was written leaves it: the checkpoint is still there.
+    work = second.work_folder(version)
+    shutil.copytree(first.fetch(version, tmp_path), work, dirs_exist_ok=True)
+    (work / CHECKPOINT).write_bytes(b"of no more use")
+    epochs: list[int] = []
+    assert run(champion, second, epochs=epochs).published
+    assert epochs == []
+    published = second.fetch(version, tmp_path)
+    assert read_card(published) == read_card(first.fetch(version, tmp_path))
+    assert not (published / CHECKPOINT).exists()
+
+
+def words(champion: Path, store: str) -> list[str]:
+    """A small retraining by command; the gate decides, and lets anything through unless more is said."""
+    given = ["--store", store, "--base", BASE, "--reviews", REVIEWS, "--champion", str(champion)]
+    given += ["--epochs", "1", "--maps-per-epoch", "128", "--gold-maps", "1", "--json"]
+    return [*given, "--macro-f1-fall", "1", "--recall-fall", "1", "--recall-floor", "0", "--missed-as-none", "1"]
+
+
+def test_what_the_gate_refuses_is_not_published_and_ends_with_3(
+    champion: Path, tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = use_records(tmp_path, migrated_sqlite, monkeypatch)
+    result = CliRunner().invoke(app, [*words(champion, str(tmp_path / "store")), "--macro-f1-fall", "-1"])
+    assert result.exit_code == 3, result.stderr
+    said = json.loads(result.stdout)
+    assert not said["published"]
+    assert any("allowed is +1.0000" in reason for reason in said["verdict"]["reasons"])
+    assert "the gate refuses" in result.stderr
+    assert open_store(str(tmp_path / "store")).names() == []
+    assert (Path(said["place"]) / "report" / "confusion.png").exists()
+    with Records(database) as records:
+        assert records.rollouts() == []
+
+
+def test_without_a_review_there_is_nothing_to_retrain_on(
+    champion: Path, tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_records(tmp_path, migrated_sqlite, monkeypatch)
+    result = CliRunner().invoke(app, [*words(champion, str(tmp_path / "store")), "--reviews", "records"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "there is nothing to retrain on" in result.stderr
+    assert open_store(str(tmp_path / "store")).names() == []
+
+
+def test_maps_that_cannot_be_used_end_with_4_and_what_is_away_with_1(
+    champion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FABWAFER_DATABASE_URL", raising=False)
+    own = read("synthetic:9")
+    write_npz(tmp_path / "own.npz", Dataset("own", own.grids, np.array(["Swirl"] * 9), own.groups))
+    given = words(champion, str(tmp_path / "store"))
+    strange = CliRunner().invoke(app, [*given, "--reviews", str(tmp_path / "own.npz")])
+    assert (strange.exit_code, "the reviews name Swirl" in strange.stderr) == (4, True)
+    away = CliRunner().invoke(app, [*given, "--reviews", "records:postgresql+psycopg://user@127.0.0.1:1/none"])
+    assert (away.exit_code, "the records: " in away.stderr) == (1, True), away.stderr
+    (tmp_path / "store").write_text("no folder")
+    assert CliRunner().invoke(app, given).exit_code == 1
+
+
+def use_records(tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Leads commands to records with nothing in them."""
+    shutil.copy(migrated_sqlite, tmp_path / "records.db")
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    monkeypatch.setenv("FABWAFER_DATABASE_URL", url)
+    return url
+
+
+def test_what_the_gate_lets_through_is_put_on_trial_once(
+    champion: Path, tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = use_records(tmp_path, migrated_sqlite, monkeypatch)
+    for _ in range(2):
+        result = CliRunner().invoke(app, words(champion, str(tmp_path / "store")))
+        assert result.exit_code == 0, result.stderr
+        version = json.loads(result.stdout)["version"]
+        with Records(database) as records:
+            [said] = records.rollouts()
+        assert (said.champion, said.candidate, said.share) == (None, version, 0.1)
+        assert said.author == "fabwafer retrain"
+    assert "it was candidate or champion in the records before" in result.stderr
+
+
+def test_without_records_a_version_is_only_published(
+    champion: Path, tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FABWAFER_DATABASE_URL", raising=False)
+    monkeypatch.setenv("FABWAFER_DATA", str(tmp_path))
+    shutil.copy(migrated_sqlite, tmp_path / "records.db")  # of a system that the store is not of
+    result = CliRunner().invoke(app, words(champion, str(tmp_path / "store")))
+    assert result.exit_code == 0, result.stderr
+    assert "to put it on trial: fabwafer model candidate retrained-" in result.stderr
+    with Records(f"sqlite:///{tmp_path / 'records.db'}") as records:
+        assert records.rollouts() == []
+
+
+def test_the_champion_is_the_one_in_the_records_else_the_shipped_model(
+    records: Records, store: Store, tmp_path: Path
+) -> None:
+    told: list[str] = []
+
+    def version() -> str:
+        return read_card(champion_of(records, store, tmp_path / "fetched", told.append)).version
+
+    shipped = read_card(default_model()).version
+    assert version() == shipped
+    make(store.work_folder("v1"), version="v1")
+    store.publish("v1")
+    records.set_rollout("v1", author="kim")
+    assert version() == "v1"
+    records.set_rollout(None, candidate="v1", share=0.5, author="kim")
+    assert version() == shipped
+    assert told == []
+    records.set_rollout("v9", author="kim")
+    assert version() == shipped
+    assert told == [f"the champion v9 is not in {store}: going on from the shipped model"]
+
+
+def test_a_version_on_which_people_decided_is_not_put_on_trial_again(records: Records) -> None:
+    records.set_rollout("v1", author="kim")
+    assert put_on_trial(records, "v2")
+    records.set_rollout("v1", author="kim")  # the trial was ended
+    assert not put_on_trial(records, "v2")
+    assert not put_on_trial(records, "v1")
+    [ended, tried, _] = records.rollouts()
+    assert (ended.champion, ended.candidate) == ("v1", None)
+    assert (tried.champion, tried.candidate, tried.share) == ("v1", "v2", 0.1)
+
+
+def test_a_promotion_at_the_moment_of_the_trial_is_not_undone(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = records.rollouts
+
+    def looked_at_just_before_a_promotion() -> list[Rollout]:
+        seen = look()
+        if not seen:
+            records.set_rollout("v2", author="kim")
+        return seen
+
+    monkeypatch.setattr(records, "rollouts", looked_at_just_before_a_promotion)
+    assert put_on_trial(records, "v3")
+    assert [(said.champion, said.candidate) for said in look()] == [("v2", "v3"), ("v2", None)]
+
+
+def test_going_on_with_other_classes_keeps_all_but_the_last_layer(champion: Path, tmp_path: Path) -> None:
+    own = read("synthetic:120:5")
+    names = np.where(np.isin(own.labels, ["Loc", "Scratch", "Edge-Loc"]), "local", "global")
+    write_npz(tmp_path / "own.npz", Dataset("own", own.grids, names, own.groups))
+    words = [str(tmp_path / "own.npz"), "--out", str(tmp_path / "out"), "--from", str(champion), "--epochs", "4"]
+    result = CliRunner().invoke(train_app, [*words, "--maps-per-epoch", "256"])
+    assert result.exit_code == 0, result.stderr
+    card = read_card(tmp_path / "out")
+    assert card.classes == ["global", "local"]
+    assert card.description == "Trained on from wafer first."
+    assert card.training["shape"] == {"widths": [8, 16], "blocks": 1}
+    assert {one.label for one in Classifier(tmp_path / "out").classify_grids(own.grids)} <= {"global", "local"}
+
+
+def test_going_half_the_way_back_ends_in_the_middle_norms_included() -> None:
+    torch.manual_seed(0)
+    first, second = WaferNet(3, Shape((8,), 1)), WaferNet(3, Shape((8,), 1))
+    second.stem(torch.rand(4, 3, 64, 64))  # moves the running means of its norm
+    start, end = first.state_dict(), {name: value.clone() for name, value in second.state_dict().items()}
+    interpolate_weights(second, start, 0.5)
+    for name, value in second.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (start[name] + end[name]) / 2)
+    assert not torch.equal(second.state_dict()["stem.1.running_mean"], end["stem.1.running_mean"])
+    interpolate_weights(second, start, 1.0)
+    torch.testing.assert_close(second.state_dict()["head.weight"], start["head.weight"])
+
+
+def test_layers_thaw_one_after_the_other(champion: Path, tmp_path: Path) -> None:
+    from fabwafer_training.augment import draw_many
+    from fabwafer_training.job import _one_after_the_other
+    from fabwafer_training.soft_targets import smooth_labels
+    from fabwafer_training.train import train
+
+    data = read("synthetic:36:6")
+    classes = read_card(champion).classes
+    start, shape = weights_to_go_on_from(champion, classes)
+    inputs, _ = draw_many(data.grids, np.zeros(len(data), dtype=bool), 0)
+    targets = np.array([classes.index(label) for label in data.labels.tolist()])
+    settings = Settings(shape=shape, epochs=4, maps_per_epoch=64, batch=32, gradual=True)
+    network = WaferNet(len(classes), shape)
+    network.load_state_dict(start)
+    states: list[dict[str, torch.Tensor]] = []
+
+    def look(done: Epoch) -> None:
+        states.append({name: value.clone() for name, value in network.state_dict().items()})
+
+    soft_targets = smooth_labels(targets, len(classes), settings.smoothing)
+    layers = _one_after_the_other(network, settings)
+    train(
+        network,
+        inputs,
+        soft_targets,
+        np.ones(len(data)),
+        settings=settings,
+        folder=tmp_path,
+        report=look,
+        layers=layers,
+    )
+    for name, begins in (
+        ("head.weight", 0),
+        ("stages.1.first.weight", 1),
+        ("stem.0.weight", 2),
+        ("stem.1.running_mean", 2),
+    ):
+        changed = [not torch.equal(state[name], start[name]) for state in states]
+        assert changed == [number >= begins for number in range(4)], name
+
+
+def test_reviews_of_a_class_that_the_champion_does_not_have_are_refused(champion: Path, tmp_path: Path) -> None:
+    own = read("synthetic:9")
+    with pytest.raises(DataError, match="the reviews name Swirl, the champion knows Center"):
+        split(own, Dataset("own", own.grids, np.array(["Swirl"] * 9), own.groups), read_card(champion).classes, 0)
+
+
+def test_a_model_without_weights_cannot_be_gone_on_from(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefusedError, match="came without weights"):
+        weights_to_go_on_from(make(tmp_path), ["a", "b"])

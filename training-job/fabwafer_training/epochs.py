@@ -1,0 +1,119 @@
+"""What a network sees in training: rounds of maps drawn by chance, each in one of the ways it may be drawn."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fabwafer_training.augment import DRAWING_SHARES
+
+Draw = tuple[int, int]
+"""A map's row, and the number of its drawing."""
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Maps, float [n, channels, size, size]; which were drawn in two values, bool [n]; soft targets [n, classes]."""
+
+
+def even_weights(targets: NDArray[np.intp], evenness: float) -> NDArray[np.float64]:
+    """Returns how likely each map is drawn, [n]: 0 draws classes as frequent as they are, 1 all alike."""
+    counts = np.bincount(targets).astype(np.float64)
+    weights: NDArray[np.float64] = counts[targets] ** -evenness
+    return weights
+
+
+class Draws(Sampler[Draw]):
+    """The maps of a round and their drawings, by seed and round; of several processes each gets its own.
+
+    Args:
+        weights: How likely each map is drawn, [n].
+        count: Maps in a round, over all processes.
+        seed: Decides.
+        rank: Which process this is.
+        world: How many there are.
+    """
+
+    def __init__(self, weights: NDArray[np.float64], count: int, seed: int, rank: int, world: int) -> None:
+        self._weights = torch.from_numpy(weights)
+        self._count, self._seed, self._rank, self._world = count, seed, rank, world
+        self._round = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tells which round comes, from 0; the trainer does."""
+        self._round = epoch
+
+    def __len__(self) -> int:
+        return len(range(self._rank, self._count, self._world))
+
+    def __iter__(self) -> Iterator[Draw]:
+        generator = torch.Generator().manual_seed(self._seed * 100_003 + self._round)
+        rows = torch.multinomial(self._weights, self._count, replacement=True, generator=generator)
+        shares = torch.tensor(DRAWING_SHARES)
+        drawings = torch.multinomial(shares, self._count, replacement=True, generator=generator)
+        mine = slice(self._rank, None, self._world)
+        yield from zip(rows[mine].tolist(), drawings[mine].tolist(), strict=True)
+
+
+class _Maps(Dataset[Batch]):
+    """Maps by row and drawing, a whole batch at a time."""
+
+    def __init__(self, inputs: NDArray[np.uint8], soft_targets: NDArray[np.float32]) -> None:
+        self._inputs, self._soft_targets = inputs, torch.from_numpy(soft_targets)
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        return self.__getitems__([draw])
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+        rows, drawings = np.array(draws).T
+        maps = torch.from_numpy(self._inputs[rows, drawings]).float() / 255
+        return maps, torch.from_numpy((drawings == 1) | (drawings == 3)), self._soft_targets[rows]
+
+
+class Epochs(LightningDataModule):
+    """Epochs of training maps for a trainer of one or of several processes.
+
+    Args:
+        inputs: Maps in each drawing times 255, uint8 [n, drawings, channels, size, size].
+        soft_targets: What the network should say of each, [n, classes].
+        weights: How likely each is drawn, [n].
+        count: Maps in a round.
+        batch: Maps in a step, over all processes.
+        seed: Decides what is drawn.
+    """
+
+    def __init__(
+        self,
+        inputs: NDArray[np.uint8],
+        soft_targets: NDArray[np.float32],
+        weights: NDArray[np.float64],
+        *,
+        count: int,
+        batch: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._maps = _Maps(inputs, soft_targets)
+        self._weights, self._count, self._batch, self._seed = weights, count, batch, seed
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Returns the loader of this process."""
+        if self.trainer is None:
+            raise RuntimeError("rounds are drawn for a trainer, and there is none")
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        draws = Draws(self._weights, self._count, self._seed, rank, world)
+        return DataLoader(
+            self._maps,
+            batch_size=max(1, self._batch // world),
+            sampler=draws,
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),  # else a loader takes a number of torch's own, which decides how maps turn
+        )
+
+
+def _as_it_is(batch: Any) -> Any:
+    """`_Maps` puts batches together itself."""
+    return batch
