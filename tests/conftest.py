@@ -6,4 +6,15 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
-pytest_plugins = ["tests.support.object_store", "tests.support.postgres", "tests.support.records"]
+pytest_plugins = [
+    "tests.support.fabs",
+    "tests.support.gateways",
+    "tests.support.model_servers",
+    "tests.support.mosquitto",
+    "tests.support.nats_servers",
+    "tests.support.object_store",
+    "tests.support.postgres",
+    "tests.support.records",
+    "tests.support.running",
+    "tests.chaos.system",
+]

@@ -16,8 +16,8 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fabwafer.records import Records
-from tests.support.nats_servers import NatsServer, add_device, nats_server  # noqa: F401
-from tests.support.records import migrated_sqlite, said  # noqa: F401
+from tests.support.nats_servers import NatsServer, add_device
+from tests.support.records import said
 from tests.support.running import PATIENCE, Bridge
 
 SECRET = "told to the receiver once"
@@ -81,7 +81,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-def database(migrated_sqlite: Path, tmp_path: Path) -> str:  # noqa: F811
+def database(migrated_sqlite: Path, tmp_path: Path) -> str:
     file = tmp_path / "records.db"
     file.write_bytes(migrated_sqlite.read_bytes())
     return f"sqlite:///{file}"
@@ -94,7 +94,7 @@ def records(database: str) -> Iterator[Records]:
 
 
 @pytest.fixture
-def worker(nats_server: NatsServer, receiver: Receiver, database: str, tmp_path: Path) -> Iterator[Bridge]:  # noqa: F811
+def worker(nats_server: NatsServer, receiver: Receiver, database: str, tmp_path: Path) -> Iterator[Bridge]:
     """The alert worker, not started yet."""
     bridge = Bridge(
         tmp_path / "bridge",
@@ -123,7 +123,7 @@ async def test_a_receiver_that_fails_first_gets_the_alert_again_and_everybody_el
     worker: Bridge,
     receiver: Receiver,
     records: Records,
-    nats_server: NatsServer,  # noqa: F811
+    nats_server: NatsServer,
 ) -> None:
     receiver.answer = lambda _, before: 503 if before == 0 else 204
     await asyncio.to_thread(worker.start)
@@ -239,7 +239,7 @@ async def test_a_receiver_that_sends_us_elsewhere_has_not_taken_the_alert(
 
 
 async def test_a_receiver_without_a_secret_gets_no_signature(
-    nats_server: NatsServer,  # noqa: F811
+    nats_server: NatsServer,
     receiver: Receiver,
     records: Records,
     database: str,

@@ -16,11 +16,9 @@ from fabwafer_bridge import dead_letters
 from fabwafer_bridge.classify import BATCH_PIXELS, Job, in_pixels
 from fabwafer_bridge.inference import AnswerError, read_answers
 from tests.support.devices import Device
-from tests.support.nats_servers import NatsServer, add_device, nats_server
+from tests.support.nats_servers import NatsServer, add_device
 from tests.support.proxy import Proxy
-from tests.support.running import Bridge, ModelServer, model_server, wait_until
-
-__all__ = ["model_server", "nats_server"]
+from tests.support.running import Bridge, ModelServer, wait_until
 
 
 @pytest.fixture

@@ -10,12 +10,10 @@ from nats.aio.msg import Msg
 
 from fabwafer_bridge.devices import Credentials, Devices
 from tests.support.device_auth import DeviceAuthProcess, describe_system, fabwafer, make_streams
-from tests.support.fabs import ACCEPTED, NOT_AUTHORIZED, Fab, fab, server_with_device_auth, shared_fab
-from tests.support.nats_servers import NatsCluster, NatsServer, nats_cluster, nats_server
+from tests.support.fabs import ACCEPTED, NOT_AUTHORIZED, Fab
+from tests.support.nats_servers import NatsCluster, NatsServer
 from tests.support.raw_mqtt import RawMqtt, Will
 from tests.support.running import wait_until
-
-__all__ = ["fab", "nats_cluster", "nats_server", "server_with_device_auth", "shared_fab"]
 
 FOREIGN_FILTERS = (
     "#",

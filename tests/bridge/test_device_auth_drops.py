@@ -7,12 +7,10 @@ import pytest
 
 from fabwafer_bridge.devices import Credentials, Devices
 from tests.support.device_auth import DeviceAuthProcess, make_streams
-from tests.support.fabs import NOT_AUTHORIZED, Fab, server_with_device_auth, shared_fab
-from tests.support.nats_servers import NatsServer, nats_server
+from tests.support.fabs import NOT_AUTHORIZED, Fab
+from tests.support.nats_servers import NatsServer
 from tests.support.raw_mqtt import RawMqtt
 from tests.support.running import wait_until
-
-__all__ = ["nats_server", "server_with_device_auth", "shared_fab"]
 
 
 def _publish(topic: str | bytes, payload: bytes = b"x", qos: int = 1) -> Callable[[Fab, Credentials], None]:

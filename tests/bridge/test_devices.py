@@ -14,11 +14,9 @@ from nats.aio.client import Client
 
 from fabwafer_bridge.devices import DeviceError, Devices, DevicesUnavailableError
 from tests.support.device_auth import DeviceAuthProcess, describe_system, fabwafer, make_streams
-from tests.support.nats_servers import NatsServer, nats_server
+from tests.support.nats_servers import NatsServer
 from tests.support.raw_mqtt import RawMqtt
 from tests.support.running import wait_until
-
-__all__ = ["nats_server"]
 
 ACCEPTED = 0
 NOT_AUTHORIZED = 5

@@ -22,11 +22,9 @@ from fabwafer.records import Records, WaferRecord, migrate
 from fabwafer_bridge import dead_letters, streams
 from tests.support.devices import Device
 from tests.support.nats_servers import NatsServer, add_device
-from tests.support.running import Bridge, ModelServer, model_server, wait_until
+from tests.support.running import Bridge, ModelServer, wait_until
 
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
-
-__all__ = ["model_server"]
 
 
 @dataclass

@@ -17,23 +17,10 @@ from fabwafer_bridge import dead_letters
 from fabwafer_bridge.external_broker import Address
 from fabwafer_bridge.gateway import ENVELOPE, GatewaySettings, entering
 from fabwafer_bridge.publisher import Outgoing
-from tests.support.gateways import (
-    MAX_PAYLOAD,
-    Gateway,
-    bus,
-    camera,
-    expected,
-    gateway,
-    image,
-    in_stream,
-    listed_dead_letters,
-    publish_images,
-)
-from tests.support.mosquitto import Mosquitto, Publisher, guides_configuration, mosquitto, needs_mosquitto
-from tests.support.nats_servers import NatsServer, nats_server
+from tests.support.gateways import MAX_PAYLOAD, Gateway, expected, image, in_stream, listed_dead_letters, publish_images
+from tests.support.mosquitto import Mosquitto, Publisher, guides_configuration
+from tests.support.nats_servers import NatsServer
 from tests.support.running import answers, wait_until
-
-__all__ = ["bus", "camera", "gateway", "mosquitto", "nats_server", "needs_mosquitto"]
 
 
 def kill_gateway(gateway: Gateway, bus: NatsServer, broker: Mosquitto) -> None:

@@ -15,19 +15,10 @@ from fabwafer.messages.bodies import Prediction
 from fabwafer.records import Records, migrate
 from fabwafer_bridge import streams
 from fabwafer_bridge.intake import SOURCE
-from tests.support.gateways import (
-    Gateway,
-    bus,
-    camera,
-    gateway,
-    image,
-    in_stream,
-)
-from tests.support.mosquitto import Mosquitto, Publisher, mosquitto, needs_mosquitto
-from tests.support.nats_servers import NatsServer, nats_server
-from tests.support.running import Bridge, ModelServer, answers, model_server, wait_until
-
-__all__ = ["bus", "camera", "gateway", "model_server", "mosquitto", "nats_server", "needs_mosquitto"]
+from tests.support.gateways import Gateway, image, in_stream
+from tests.support.mosquitto import Mosquitto, Publisher
+from tests.support.nats_servers import NatsServer
+from tests.support.running import Bridge, ModelServer, answers, wait_until
 
 
 class Listener:

@@ -23,7 +23,7 @@ from fabwafer.records import Records, migrate
 from fabwafer.service.logs import RateLimitedLog
 from fabwafer_bridge import dead_letters, record, service, streams
 from fabwafer_bridge.intake import checked
-from tests.support.nats_servers import NatsServer, nats_server  # noqa: F401
+from tests.support.nats_servers import NatsServer
 from tests.support.records import said, shot
 from tests.support.running import Bridge, wait_until
 
@@ -87,7 +87,7 @@ def test_what_is_delivered_again_is_not_counted_again(sqlite: str) -> None:
 
 
 def test_all_pending_alerts_are_in_the_gauge_not_only_those_sent_at_once(
-    nats_server: NatsServer,  # noqa: F811
+    nats_server: NatsServer,
     sqlite: str,
     tmp_path: Path,
 ) -> None:
@@ -167,7 +167,7 @@ def test_a_dead_letter_names_the_kind_of_its_refusal(subject: str, payload: byte
 
 
 async def test_a_flood_of_rubbish_is_counted_by_kind_and_logged_in_few_lines(
-    nats_server: NatsServer,  # noqa: F811
+    nats_server: NatsServer,
     sqlite: str,
     tmp_path: Path,
 ) -> None:
@@ -214,7 +214,7 @@ async def test_of_many_lines_at_once_a_few_are_written_and_the_rest_summed_up() 
 
 
 @pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Client]:  # noqa: F811
+async def bus(nats_server: NatsServer) -> AsyncIterator[Client]:
     """A connection to a bus that holds 400 dead letters: more than a listing fetches at once."""
     client = await nats.connect(nats_server.url)
     js = client.jetstream()
@@ -236,7 +236,7 @@ async def test_all_dead_letters_are_listed(bus: Client) -> None:
 
 async def test_a_list_of_dead_letters_that_a_silent_bus_cuts_short_is_an_error(
     bus: Client,
-    nats_server: NatsServer,  # noqa: F811
+    nats_server: NatsServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(dead_letters, "SILENCE", 0.5)

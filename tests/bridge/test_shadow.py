@@ -19,12 +19,10 @@ from fabwafer_local import torchserve
 from fabwafer_local.rollout import Management
 from tests.support import tiny_models
 from tests.support.devices import Device
-from tests.support.model_servers import TorchServe, tiny_model
-from tests.support.nats_servers import NatsServer, add_device, nats_server
+from tests.support.model_servers import TorchServe
+from tests.support.nats_servers import NatsServer, add_device
 from tests.support.proxy import Proxy
 from tests.support.running import Bridge, wait_until
-
-__all__ = ["nats_server", "tiny_model"]
 
 IMAGES = [encode(grid) for _, grid in sample(5, 8)]
 

@@ -8,11 +8,9 @@ import pytest
 
 from fabwafer_bridge import streams
 from tests.chaos.leaders import in_step, leads_without_mqtt
-from tests.chaos.system import ROUNDS, chance, running
-from tests.support.nats_servers import NatsCluster, nats_cluster
-from tests.support.running import ModelServer, model_server
-
-__all__ = ["chance", "model_server", "nats_cluster"]
+from tests.chaos.system import ROUNDS, running
+from tests.support.nats_servers import NatsCluster
+from tests.support.running import ModelServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(60 + 180 * ROUNDS)]
 

@@ -8,11 +8,9 @@ import pytest
 
 from tests.chaos import ledger, naive
 from tests.chaos.leaders import in_step, leads_without_mqtt
-from tests.chaos.system import System, chance, running
-from tests.support.nats_servers import NatsCluster, NatsServer, nats_cluster, nats_server
-from tests.support.running import ModelServer, model_server
-
-__all__ = ["chance", "model_server", "nats_cluster", "nats_server"]
+from tests.chaos.system import System, running
+from tests.support.nats_servers import NatsCluster, NatsServer
+from tests.support.running import ModelServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 

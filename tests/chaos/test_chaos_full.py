@@ -9,11 +9,9 @@ import pytest
 from fabwafer.messages.bodies import Image
 from tests.chaos import ledger
 from tests.chaos.fleet import key
-from tests.chaos.system import ROUNDS, chance, running
-from tests.support.nats_servers import NatsServer, nats_server
-from tests.support.running import ModelServer, model_server
-
-__all__ = ["chance", "model_server", "nats_server"]
+from tests.chaos.system import ROUNDS, running
+from tests.support.nats_servers import NatsServer
+from tests.support.running import ModelServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(60 + 120 * ROUNDS)]
 

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.system import ROUNDS, chance, running
-from tests.support.nats_servers import NatsServer, nats_server
-from tests.support.postgres import fresh_database, postgres_server
-from tests.support.running import ModelServer, model_server
-
-__all__ = ["chance", "model_server", "nats_server", "postgres_server"]
+from tests.chaos.system import ROUNDS, running
+from tests.support.nats_servers import NatsServer
+from tests.support.postgres import fresh_database
+from tests.support.running import ModelServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(60 + 120 * ROUNDS)]
 

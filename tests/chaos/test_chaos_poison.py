@@ -13,11 +13,9 @@ from fabwafer.messages.bodies import Image
 from fabwafer_bridge import streams
 from fabwafer_bridge.intake import checked
 from tests.chaos import ledger
-from tests.chaos.system import chance, running
-from tests.support.nats_servers import NatsServer, nats_server
-from tests.support.running import ModelServer, model_server
-
-__all__ = ["chance", "model_server", "nats_server"]
+from tests.chaos.system import running
+from tests.support.nats_servers import NatsServer
+from tests.support.running import ModelServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 

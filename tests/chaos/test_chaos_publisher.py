@@ -9,9 +9,7 @@ from nats.js.api import DiscardPolicy, StreamConfig
 
 from fabwafer_bridge.connection import connect
 from fabwafer_bridge.publisher import NeverStoredError, Outgoing, Publisher
-from tests.support.nats_servers import NatsServer, nats_server
-
-__all__ = ["nats_server"]
+from tests.support.nats_servers import NatsServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
 

@@ -8,9 +8,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
 from fabwafer_bridge.connection import connect
 from fabwafer_bridge.puller import Puller
-from tests.support.nats_servers import NatsServer, nats_server
-
-__all__ = ["nats_server"]
+from tests.support.nats_servers import NatsServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
 

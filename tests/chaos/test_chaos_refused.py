@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 
 from fabwafer.records import migrate
-from tests.support.nats_servers import NatsServer, nats_server
+from tests.support.nats_servers import NatsServer
 from tests.support.running import Bridge, answers, wait_until
-
-__all__ = ["nats_server"]
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
 

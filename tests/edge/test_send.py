@@ -18,9 +18,7 @@ from nats.aio.msg import Msg
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 from tests.support.device_auth import DeviceAuthProcess, describe_system, fabwafer, make_streams
-from tests.support.nats_servers import NatsServer, add_device, nats_server
-
-__all__ = ["nats_server"]
+from tests.support.nats_servers import NatsServer, add_device
 
 Shot = dict[str, Any]
 

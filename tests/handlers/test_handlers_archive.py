@@ -12,9 +12,6 @@ from fabwafer.models.card import ModelRefusedError, read_card
 from fabwafer.models.classifier import Classifier
 from fabwafer_handlers.archive import build
 from tests.support import tiny_models
-from tests.support.model_servers import tiny_model
-
-__all__ = ["tiny_model"]
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,9 +12,7 @@ from fabwafer.models.card import ModelRefusedError
 from fabwafer.models.classifier import Classification, Classifier
 from fabwafer_handlers.torchserve import WaferHandler
 from tests.support import tiny_models
-from tests.support.model_servers import b64, image, tensors, tiny_model, v1, v2
-
-__all__ = ["tiny_model"]
+from tests.support.model_servers import b64, image, tensors, v1, v2
 
 
 class CountingClassifier(Classifier):

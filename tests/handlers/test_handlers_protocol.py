@@ -14,9 +14,7 @@ from fabwafer.maps.image_file import MAX_BYTES
 from fabwafer.models.classifier import Classifier
 from fabwafer_handlers import protocol
 from fabwafer_handlers.protocol import BadRequestError, Request, Row, decode_base64, is_json, parse, respond
-from tests.support.model_servers import b64, image, tiny_model, v1, v2
-
-__all__ = ["tiny_model"]
+from tests.support.model_servers import b64, image, v1, v2
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),

@@ -10,9 +10,7 @@ import pytest
 
 from fabwafer.models.classifier import Classifier
 from fabwafer_handlers import protocol
-from tests.support.model_servers import KServe, TorchServe, b64, either_server, image, post, tensors, tiny_model, v1, v2
-
-__all__ = ["either_server", "tiny_model"]
+from tests.support.model_servers import KServe, TorchServe, b64, image, post, tensors, v1, v2
 
 Server = TorchServe | KServe
 

@@ -14,9 +14,7 @@ from kserve.errors import InvalidInput
 
 from fabwafer_handlers.kserve_model import WaferModel
 from tests.support import tiny_models
-from tests.support.model_servers import KServe, b64, image, post, tensors, tiny_model, v2
-
-__all__ = ["tiny_model"]
+from tests.support.model_servers import KServe, b64, image, post, tensors, v2
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,8 @@ import pytest
 from fabwafer.models.card import shipped_store
 from fabwafer_local.torchserve import TorchServePorts, configuration, prepare
 from tests.support import tiny_models
-from tests.support.model_servers import TorchServe, b64, image, is_there, post, tensors, tiny_model, v2
+from tests.support.model_servers import TorchServe, b64, image, is_there, post, tensors, v2
 from tests.support.running import wait_until
-
-__all__ = ["tiny_model"]
 
 PORTS = TorchServePorts(1, 2, 3, 4, 5)
 

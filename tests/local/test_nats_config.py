@@ -11,18 +11,8 @@ import nats
 import psutil
 
 from fabwafer_local import nats as nats_config
-from tests.support.nats_servers import (
-    BRIDGE_PASSWORD,
-    DEVICE_AUTH_PASSWORD,
-    NatsCluster,
-    NatsServer,
-    add_device,
-    nats_cluster,
-    nats_server,
-)
+from tests.support.nats_servers import BRIDGE_PASSWORD, DEVICE_AUTH_PASSWORD, NatsCluster, NatsServer, add_device
 from tests.support.raw_mqtt import RawMqtt
-
-__all__ = ["nats_cluster", "nats_server"]
 
 
 def test_every_port_is_bound_to_loopback_only(nats_cluster: NatsCluster) -> None:

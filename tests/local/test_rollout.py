@@ -15,10 +15,8 @@ from fabwafer_local import torchserve
 from fabwafer_local.rollout import Management, NotLoadedError, Reconciler
 from fabwafer_local.torchserve import TorchServePorts
 from tests.support import tiny_models
-from tests.support.model_servers import TorchServe, b64, image, post, tiny_model, v2
+from tests.support.model_servers import TorchServe, b64, image, post, v2
 from tests.support.running import wait_until
-
-__all__ = ["tiny_model"]
 
 
 class Served:

@@ -1,7 +1,4 @@
-"""A fab for tests: a server with its device-auth, and devices that come and go.
-
-Import a fixture to use it: `from tests.support.fabs import fab`.
-"""
+"""A fab for tests: a server with its device-auth, and devices that come and go."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -1,7 +1,4 @@
-"""The gateway for tests: between a real Mosquitto and a bus with an intake on it, and cameras on the other broker.
-
-Import a fixture to use it: `from tests.support.gateways import gateway`.
-"""
+"""The gateway for tests: between a real Mosquitto and a bus with an intake on it, and cameras on the other broker."""
 
 import asyncio
 import os

@@ -1,7 +1,4 @@
-"""A real Mosquitto for tests, from Debian's package, with the configuration that the guide gives.
-
-Import a fixture to use it: `from tests.support.mosquitto import mosquitto`.
-"""
+"""A real Mosquitto for tests, from Debian's package, with the configuration that the guide gives."""
 
 import re
 import shutil

@@ -1,7 +1,4 @@
-"""Real NATS servers for tests: each on free loopback ports, in a private directory, ended with the test.
-
-Import a fixture to use it: `from tests.support.nats_servers import nats_server`.
-"""
+"""Real NATS servers for tests: each on free loopback ports, in a private directory, ended with the test."""
 
 import json
 import os

@@ -1,7 +1,4 @@
-"""The running parts of a system for tests: a real TorchServe, a real bridge, each in a process of its own.
-
-Import a fixture to use it: `from tests.support.running import model_server`.
-"""
+"""The running parts of a system for tests: a real TorchServe, a real bridge, each in a process of its own."""
 
 import os
 import shutil
