@@ -37,10 +37,10 @@ _BY_FOLDED_NAME: Final = {name.casefold(): name for name in (*SHIPPED_CLASSES, N
 
 
 def canonical_name(name: str) -> str:
-    """Returns the usual spelling of a class name that came in any case (`loc` is `Loc`), or the name as it came."""
+    """Return the usual spelling of a class name that came in any case (`loc` is `Loc`), or the name as it came."""
     return _BY_FOLDED_NAME.get(name.strip().casefold(), name.strip())
 
 
 def is_defect(name: str) -> bool:
-    """Tells whether a class names a defect: neither `none` nor `not-a-wafer`."""
+    """Tell whether a class names a defect: neither `none` nor `not-a-wafer`."""
     return name not in (NONE, NOT_A_WAFER)

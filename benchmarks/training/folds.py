@@ -14,7 +14,7 @@ from fabwafer_training import processes
 from fabwafer_training.job import Material, classes_of, train_model
 from fabwafer_training.network import Shape
 from fabwafer_training.readers import read
-from fabwafer_training.splits import HELD_OUT_SHARE, clean, grouped_folds
+from fabwafer_training.splits import HELD_OUT_FOLDS, clean, grouped_folds
 from fabwafer_training.train import Epoch, Settings
 
 FIGURES = ("macro_f1", "worst_class_recall", "mean_class_recall", "accuracy", "top3_accuracy", "missed_as_none", "ece")
@@ -24,13 +24,13 @@ def main() -> None:
     """Trains on the folds that are not finished, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="labelled real maps, in any form that fabwafer train reads")
-    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2], choices=range(HELD_OUT_SHARE))
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2], choices=range(HELD_OUT_FOLDS))
     parser.add_argument("--epochs", type=int, default=17, help="as many as the shipped model had")
     parser.add_argument("--maps-per-epoch", type=int, default=24_000, help="maps drawn in a round")
     parser.add_argument("--results", type=Path, default=Path("build"), help="where finished runs are noted")
     asked = parser.parse_args()
     data, _ = clean(read(asked.data))
-    fold_of = grouped_folds(data.labels, data.groups, HELD_OUT_SHARE, seed=0)
+    fold_of = grouped_folds(data.labels, data.groups, HELD_OUT_FOLDS, seed=0)
     results = Results(asked.results / "folds.jsonl")
     settings = Settings(Shape(WIDTHS), asked.epochs, asked.maps_per_epoch, threads=processes.threads())
     run = {"rounds": asked.epochs, "maps_per_epoch": asked.maps_per_epoch}

@@ -53,7 +53,7 @@ def read(image: Image.Image) -> Grid:
 
 
 def _pixels(image: Image.Image) -> Pixels:
-    """The image as uint8 [height, width] where it is grey, else [height, width, 3]."""
+    """Return the image as uint8 [height, width] where it is grey, else [height, width, 3]."""
     if image.mode == "1":
         image = image.convert("L")
     if image.mode == "L" and "transparency" not in image.info:
@@ -112,7 +112,7 @@ def _flat(pixels: Pixels) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
 
 
 def _outside_of(labels: NDArray[np.uint8]) -> int:
-    """The colour of the corners, where a wafer is never; of the whole border where the corners differ."""
+    """Return the colour of the corners, where a wafer is never; of the whole border where the corners differ."""
     corners = np.bincount(labels[[0, 0, -1, -1], [0, -1, 0, -1]])
     if corners.max() > 2:
         return int(corners.argmax())
@@ -169,7 +169,7 @@ def _read_flat(labels: NDArray[np.uint8], colours: NDArray[np.uint8]) -> Grid:
 
 
 def _dies(labels: NDArray[np.uint8]) -> tuple[Grid, float]:
-    """One value a die, from one a pixel, without margins; and the pixels that a die has across the shorter way."""
+    """Return one value a die without margins, from one a pixel, and the pixels a die has along the shorter axis."""
     labels = labels[bounding_box(labels != OUTSIDE)]
     picks, pitches = [], []
     for axis in (0, 1):
@@ -185,7 +185,7 @@ def _dies(labels: NDArray[np.uint8]) -> tuple[Grid, float]:
 
 
 def _failed_only(failed: NDArray[np.bool_]) -> Grid:
-    """The grid of a drawing that shows failed dies alone: the wafer is taken to fill the picture."""
+    """Return the grid of a drawing that shows failed dies alone: the wafer is taken to fill the picture."""
     picks, pitches = [], []
     for axis in (0, 1):
         length = failed.shape[axis]

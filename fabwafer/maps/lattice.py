@@ -12,7 +12,7 @@ _FEWEST = 15  # fewer repeats than this make no spectrum
 
 
 def pitch(labels: NDArray[np.uint8], axis: int) -> tuple[int, int]:
-    """Pixels a die along one axis of an unsmoothed drawing, and where the first whole die begins.
+    """Find the pixels a die along one axis of an unsmoothed drawing, and where the first whole die begins.
 
     All places where the colour changes lie on the lattice, so the pitch divides every distance between them.
 
@@ -28,7 +28,7 @@ def pitch(labels: NDArray[np.uint8], axis: int) -> tuple[int, int]:
 
 
 def change_places(labels: NDArray[np.uint8], axis: int) -> NDArray[np.intp]:
-    """The places along an axis, 1..length-1, where any pixel differs from the one before it."""
+    """Return the places along an axis, 1..length-1, where any pixel differs from the one before it."""
     if axis == 0:
         return np.flatnonzero((labels[1:] != labels[:-1]).any(axis=1)) + 1
     return np.flatnonzero((labels[:, 1:] != labels[:, :-1]).any(axis=0)) + 1
@@ -36,7 +36,7 @@ def change_places(labels: NDArray[np.uint8], axis: int) -> NDArray[np.intp]:
 
 @lru_cache(maxsize=64)
 def _borders(length: int) -> NDArray[np.bool_]:
-    """Where a die may begin when n dies are stretched to `length` pixels by taking the nearest.
+    """Return where a die may begin when n dies are stretched to `length` pixels by taking the nearest.
 
     Returns:
         bool [2, length // 1.25, length]: two ways of rounding in use (from the pixel's middle, from its edge), n
@@ -51,7 +51,7 @@ def _borders(length: int) -> NDArray[np.bool_]:
 
 
 def uneven_count(changes: NDArray[np.intp], length: int) -> int | None:
-    """How many dies lie along an axis that was stretched to `length` pixels by taking the nearest.
+    """Return how many dies lie along an axis that was stretched to `length` pixels by taking the nearest.
 
     Args:
         changes: places where the colour changes.
@@ -72,7 +72,7 @@ def uneven_count(changes: NDArray[np.intp], length: int) -> int | None:
 
 
 def periods(pixels: NDArray[np.float32], axis: int) -> list[int]:
-    """Likely numbers of dies along one axis of a smoothed drawing, fewer before multiples of them.
+    """Find likely numbers of dies along one axis of a smoothed drawing, fewer before multiples of them.
 
     Smoothing leaves a kink at each die, so the second differences, summed along the other axis, repeat with the
     pitch: a peak in their spectrum. Counts above half the pixels appear folded back, hence both are named. Flat dies

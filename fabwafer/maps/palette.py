@@ -41,7 +41,7 @@ _SAME = 40.0  # Euclidean distance in RGB below which two colours are one; JPEG 
 
 
 def luma(colour: Colour) -> float:
-    """Luminance of an RGB colour, 0..255."""
+    """Return the luminance of an RGB colour, 0..255."""
     return float(colour @ LUMA)
 
 
@@ -54,12 +54,12 @@ def _green(colour: Colour) -> bool:
 
 
 def reddish(colour: Colour) -> bool:
-    """Whether a lone colour inside the wafer is one in which people draw failures."""
+    """Tell whether a lone colour inside the wafer is one in which people draw failures."""
     return _red(colour)
 
 
 def failed_first(outside: Colour, one: Colour, other: Colour) -> bool:
-    """Whether `one` is the colour of the failed dies and `other` that of the passed ones.
+    """Tell whether `one` is the colour of the failed dies and `other` that of the passed ones.
 
     The failed colour is the one whose luminance is furthest from the outside's. Luminance misleads in the well-known
     colour maps that are darkest, or lightest, at both ends, which are recognised by their colours, and where red
@@ -78,7 +78,7 @@ def failed_first(outside: Colour, one: Colour, other: Colour) -> bool:
 
 
 def main_colours(dies: NDArray[np.float32], outside: Colour) -> list[Colour]:
-    """The one or two main colours beside that of the outside, the more frequent one first.
+    """Return the one or two main colours beside that of the outside, the more frequent one first.
 
     Args:
         dies: colours, float32 [n, 3], noisy and partly blends of two main colours.
@@ -110,7 +110,7 @@ def _far(dies: NDArray[np.float32], colour: Colour) -> NDArray[np.bool_]:
 
 
 def densest(dies: NDArray[np.float32]) -> Colour:
-    """The densest place among colours: the fullest bin of 32 levels a side, then the mean around it, thrice."""
+    """Return the densest place among colours: the fullest bin of 32 levels a side, then the mean around it, thrice."""
     bins = (dies / 32).astype(np.int64) @ np.array([64, 8, 1])
     colour: Colour = dies[bins == np.bincount(bins).argmax()].mean(axis=0)
     for _ in range(3):

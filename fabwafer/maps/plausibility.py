@@ -19,14 +19,14 @@ class NotAWaferMapError(FabwaferError):
 
 
 def on_a_wafer(failed: NDArray[np.bool_]) -> Grid:
-    """Passed dies wherever the ellipse that fills the picture has no failed ones."""
+    """Return passed dies wherever the ellipse that fills the picture has no failed ones."""
     grid = (squared_radius(failed.shape[0], failed.shape[1]) <= 1.03).astype(np.uint8)
     grid[failed] = FAILED
     return grid
 
 
 def all_passed(inside: NDArray[np.bool_], colour: NDArray[np.uint8], grey: bool) -> bool:
-    """Whether an area in one colour shows passed dies; with holes in it, it shows failed dies among others."""
+    """Tell whether an area in one colour shows passed dies; with holes in it, it shows failed dies among others."""
     if (grey and int(colour[0]) in (2, 254, 255)) or palette.reddish(colour.astype(np.float32)):
         return False
     area = inside[bounding_box(inside)]
@@ -34,7 +34,7 @@ def all_passed(inside: NDArray[np.bool_], colour: NDArray[np.uint8], grey: bool)
 
 
 def sized(grid: Grid) -> Grid:
-    """The grid itself, if it has as many dies a side as a wafer may have.
+    """Return the grid itself, if it has as many dies a side as a wafer may have.
 
     Raises:
         NotAWaferMapError: it has too few or too many.
@@ -48,14 +48,14 @@ def sized(grid: Grid) -> Grid:
 
 
 def squared_radius(rows: int, columns: int) -> NDArray[np.float64]:
-    """Squared distance of each die's middle from the grid's middle; 1 on the ellipse that touches all four sides."""
+    """Return each die's squared distance from the grid's middle; 1 on the ellipse that touches all four sides."""
     y = (2 * np.arange(rows) + 1) / rows - 1
     x = (2 * np.arange(columns) + 1) / columns - 1
     return np.asarray(y[:, None] ** 2 + x[None, :] ** 2)
 
 
 def fills_ellipse(inside: NDArray[np.bool_]) -> bool:
-    """Whether an area fills the ellipse that touches its four sides, and little else.
+    """Tell whether an area fills the ellipse that touches its four sides, and little else.
 
     Of 49,799 real maps all but one overlap with theirs by 0.90 or more (shared area over joint area), holes filled.
     """
@@ -119,7 +119,7 @@ def check_failed_only(grid: Grid, pitch: float) -> None:
 
 
 def check_grain(grid: Grid, pitch: float) -> None:
-    """Where dies are hardly larger than pixels, outlines prove little; then there must be single dies as on a wafer.
+    """Check that a grid of dies hardly larger than pixels has single dies: outlines prove little there.
 
     Of 8,000 real maps of 40 dies a side and more, all but 12 had more than half of the regions of the rarer kind of
     die no larger than three dies; signs and letters are larger. None but an engineering test with hardly any dies had

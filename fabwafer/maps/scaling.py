@@ -44,7 +44,7 @@ def scale(grid: NDArray[np.uint8], size: int = INPUT_SIZE) -> NDArray[np.float32
 
 @lru_cache(maxsize=512)
 def _overlaps(dies: int, size: int) -> NDArray[np.float32]:
-    """The share of each of `size` cells that each of `dies` dies covers along one axis, float32 [size, dies].
+    """Return the share of each of `size` cells that each of `dies` dies covers along one axis, float32 [size, dies].
 
     Lengths are whole numbers (a die is `size` long, a cell `dies`), so that no rounding makes a cell touch the
     neighbour of its last die.

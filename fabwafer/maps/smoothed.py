@@ -112,7 +112,7 @@ def _sample(exact: NDArray[np.float32], jpeg: bool) -> _Sampled | None:
 
 
 def _dies_of(exact: NDArray[np.float32], grey: NDArray[np.float32], edges: float, rows: int, columns: int) -> _Sampled:
-    """The dies of a picture on a known lattice: flat ones by their middles, smoothed ones by undoing the smoothing."""
+    """Sample the dies of a picture on a known lattice: flat ones by their middles, others by undoing the smoothing."""
     height, width = grey.shape
     pitch = min(height / rows, width / columns)
     # Large flat dies have room for a mean, which is less noisy.
@@ -132,7 +132,7 @@ def _dies_of(exact: NDArray[np.float32], grey: NDArray[np.float32], edges: float
 
 
 def _middles(exact: NDArray[np.float32], rows: int, columns: int, spread: float = 0.0) -> NDArray[np.float32]:
-    """The colour in the middle of each die, interpolated; with `spread`, the mean of nine places that far apart."""
+    """Interpolate the colour in the middle of each die; with `spread`, the mean of nine places that far apart."""
     out = exact
     for axis, count in ((0, rows), (1, columns)):
         length = exact.shape[axis]
@@ -149,13 +149,13 @@ def _middles(exact: NDArray[np.float32], rows: int, columns: int, spread: float 
 
 
 def _edges(image: NDArray[np.float32]) -> float:
-    """The sum of all steps from a pixel to the next one, 1 at the least."""
+    """Return the sum of all steps from a pixel to the next one, 1 at the least."""
     steps = float(np.abs(np.diff(image, axis=0)).sum() + np.abs(np.diff(image, axis=1)).sum())
     return max(1.0, steps)
 
 
 def _deviation(image: NDArray[np.float32], dies: NDArray[np.float32], way: Image.Resampling) -> float:
-    """The sum of absolute differences between a picture and its dies drawn again at its size."""
+    """Return the sum of absolute differences between a picture and its dies drawn again at its size."""
     again = Image.fromarray(dies).resize((image.shape[1], image.shape[0]), way)
     return float(np.abs(image - np.asarray(again)).sum())
 

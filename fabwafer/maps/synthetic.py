@@ -1,7 +1,7 @@
 """Synthetic wafer maps: the nine classes and mixed patterns on any die grid, for tests, demos and fabs without data.
 
 What the patterns look like follows the descriptions in Wu, Jang and Chen (IEEE TSM 28(1), 2015) and real maps looked at
-beside them. They are for trying things out: a model trained on them alone is not one for real wafers.
+beside them. They are for tests and demos: a model trained on them alone is not fit for real wafers.
 """
 
 import math
@@ -39,7 +39,7 @@ class _Wafer:
 
 
 def _cloud(wafer: _Wafer, rng: Generator, x: float, y: float, size: float) -> _Chances:
-    """A spot with a ragged rim: full in the middle, fading over a third of its size; wider one way than the other."""
+    """Make a spot with a ragged rim: full in the middle, fading over a third of its size, and elliptic."""
     stretch, lean = rng.uniform(0.6, 1.0), rng.uniform(0, math.pi)
     along = (wafer.x - x) * math.cos(lean) + (wafer.y - y) * math.sin(lean)
     beside = ((wafer.y - y) * math.cos(lean) - (wafer.x - x) * math.sin(lean)) / stretch
@@ -93,7 +93,7 @@ def _loc(wafer: _Wafer, rng: Generator) -> _Chances:
 
 
 def _scratch(wafer: _Wafer, rng: Generator) -> _Chances:
-    """A thin line, straight or bent one way, a die wide; here and there it misses a die."""
+    """Draw a thin line, straight or bent one way, a die wide; here and there it misses a die."""
     length, bend = rng.uniform(0.5, 1.3), rng.normal(0, 1.0)
     start = rng.uniform(-math.pi, math.pi)
     heading = start + math.pi + rng.normal(0, 0.9)  # roughly inwards, so that most of it is on the wafer
@@ -136,7 +136,7 @@ _PATTERNS: Final[dict[str, Callable[[_Wafer, Generator], _Chances]]] = {
 
 
 def make(rng: Generator, label: str, rows: int, columns: int, *, outside: bool = True) -> NDArray[np.uint8]:
-    """Makes one wafer map.
+    """Make one wafer map.
 
     Args:
         rng: Decides everything that is left to chance.
@@ -170,7 +170,7 @@ def make(rng: Generator, label: str, rows: int, columns: int, *, outside: bool =
 
 
 def sample(seed: int, n: int) -> list[tuple[str, NDArray[np.uint8]]]:
-    """Makes `n` wafer maps of the nine classes in turn, each with its label, on grids of 25 to 80 dies a side."""
+    """Make `n` wafer maps of the nine classes in turn, each with its label, on grids of 25 to 80 dies a side."""
     rng = np.random.default_rng(seed)
     maps = []
     for number in range(n):

@@ -323,9 +323,9 @@ def test_going_half_the_way_back_ends_in_the_middle_norms_included() -> None:
     torch.testing.assert_close(second.state_dict()["head.weight"], start["head.weight"])
 
 
-def test_layers_thaw_one_after_the_other(champion: Path, tmp_path: Path) -> None:
+def test_layers_thaw_gradual_unfreezing(champion: Path, tmp_path: Path) -> None:
     from fabwafer_training.augment import draw_many
-    from fabwafer_training.job import _one_after_the_other
+    from fabwafer_training.job import _gradual_unfreezing
     from fabwafer_training.soft_targets import smooth_labels
     from fabwafer_training.train import train
 
@@ -343,7 +343,7 @@ def test_layers_thaw_one_after_the_other(champion: Path, tmp_path: Path) -> None
         states.append({name: value.clone() for name, value in network.state_dict().items()})
 
     soft_targets = smooth_labels(targets, len(classes), settings.smoothing)
-    layers = _one_after_the_other(network, settings)
+    layers = _gradual_unfreezing(network, settings)
     train(
         network,
         inputs,

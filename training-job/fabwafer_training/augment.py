@@ -1,4 +1,4 @@
-"""Making more of a map: the other ways it may be drawn, and the ways a wafer may be turned."""
+"""Augmentation: the other ways a map may be drawn, and the symmetries of a wafer."""
 
 import math
 from collections.abc import Sequence
@@ -19,26 +19,26 @@ DRAWINGS: Final = ("native", "two-valued", "smoothed", "two-valued and smoothed"
 """The ways of drawing that a network is trained on, in the order of `draw_all`."""
 
 DRAWING_SHARES: Final = (0.55, 0.15, 0.18, 0.12)
-"""How often training uses each. The native one is what cameras here send; the others must not change the label."""
+"""How often training uses each. Most cameras send the native one; the others must not change the label."""
 
 
 def without_outside(grid: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Returns the grid as a drawing with two values gives it: outside the wafer looks like passed dies."""
+    """Return the grid as a drawing with two values gives it: outside the wafer looks like passed dies."""
     return np.where(grid == FAILED, np.uint8(FAILED), np.uint8(PASSED))
 
 
 def smoothed(grid: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
-    """Returns the grid as it is read from a drawing resized with smoothing to rows x columns pixels."""
+    """Return the grid as it is read from a drawing resized with smoothing to rows x columns pixels."""
     pixels = Image.fromarray(grid * np.uint8(127)).resize((columns, rows), Image.Resampling.BILINEAR)
     return np.clip(np.rint(np.asarray(pixels, dtype=np.float32) / 127), 0, 2).astype(np.uint8)
 
 
 def draw_all(grid: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Scales a map in each of the ways of drawing it.
+    """Scale a map in each of the ways of drawing it.
 
     Args:
         grid: Dies, uint8 [rows, columns].
-        rng: Decides the size of the smoothed drawings: 224 x 224 half of the time, else 0.8 to 4 pixels a die.
+        rng: Draws the size of the smoothed drawings: 224 x 224 half of the time, else 0.8 to 4 pixels a die.
 
     Returns:
         The network's inputs times 255, uint8 [drawings, channels, size, size].
@@ -58,12 +58,12 @@ def draw_all(grid: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
 def draw_many(
     grids: Sequence[NDArray[np.uint8]], held_out: NDArray[np.bool_], seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Scales maps in each of the ways of drawing them.
+    """Scale maps in each of the ways of drawing them.
 
     Args:
         grids: Die grids, [n].
-        held_out: Which of them are kept from training, [n].
-        seed: Decides the sizes of smoothed drawings.
+        held_out: Which of them are held out from training, [n].
+        seed: Seeds the sizes of smoothed drawings.
 
     Returns:
         The maps to train on and those that are held_out, each uint8 [maps, drawings, channels, size, size].
@@ -81,19 +81,19 @@ def draw_many(
 
 
 def as_inputs(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns network inputs, float32 in 0..1, from what `draw_all` stores."""
+    """Return network inputs, float32 in 0..1, from what `draw_all` stores."""
     return stored.astype(np.float32) / np.float32(255)
 
 
 def turn(maps: Tensor, flat: Tensor) -> Tensor:
-    """Turns and mirrors maps by the symmetries of a wafer: half of them by quarter turns, the others by any angle.
+    """Turn and mirror maps by the symmetries of a wafer: half of them by quarter turns, the others by any angle.
 
     Args:
         maps: Network inputs, float [n, channels, size, size].
         flat: Which of them were drawn with two values, bool [n]: all their cells are inside, turned or not.
 
     Returns:
-        As many maps of the same shape. What becomes of each is decided by torch's own generator.
+        As many maps of the same shape. Drawn from torch's global generator.
     """
     count, device = len(maps), maps.device
     mirrored = torch.rand(count, device=device) < 0.5

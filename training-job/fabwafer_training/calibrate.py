@@ -1,4 +1,4 @@
-"""Making probabilities mean what they say, on maps that the network was not trained on."""
+"""Calibration of probabilities, logits and review thresholds, on maps that the network was not trained on."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from fabwafer_training.metrics import measure
 
 
 def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
-    """Returns the probabilities [n, classes] of logits [n, classes] divided by a temperature."""
+    """Return the probabilities [n, classes] of logits [n, classes] divided by a temperature."""
     scaled = logits.astype(np.float64) / temperature
     exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -18,7 +18,7 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
 
 
 def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.intp]) -> float:
-    """Returns the temperature with the highest likelihood (Guo et al., ICML 2017), between 0.2 and 5."""
+    """Return the temperature with the highest likelihood (Guo et al., ICML 2017), between 0.2 and 5."""
 
     def loss(temperature: float) -> float:
         chosen = softmax(logits, temperature)[np.arange(len(targets)), targets]
@@ -28,7 +28,7 @@ def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.intp]) -> f
 
 
 def log_prior(counts: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Returns the logarithm of the class frequencies, with mean 0, [classes]."""
+    """Return the logarithm of the class frequencies, with mean 0, [classes]."""
     logs = np.log(counts / counts.sum())
     prior: NDArray[np.float32] = (logs - logs.mean()).astype(np.float32)
     return prior
@@ -37,7 +37,7 @@ def log_prior(counts: NDArray[np.float64]) -> NDArray[np.float32]:
 def fit_prior(
     logits: NDArray[np.float32], targets: NDArray[np.intp], prior: NDArray[np.float32], classes: Sequence[str]
 ) -> float:
-    """Finds how far to move the logits towards the class frequencies, for the best of macro-F1 and mean class recall.
+    """Find how far to move the logits towards the class frequencies, for the best of macro-F1 and mean class recall.
 
     The two pull in opposite directions: macro-F1 towards the frequent classes, of which a small share mistaken for a
     rare one already costs it its precision; recall towards the rare ones.
@@ -66,21 +66,21 @@ def fit_prior(
 def fit_thresholds(
     probabilities: NDArray[np.float32], targets: NDArray[np.intp], classes: Sequence[str], error_rate: float
 ) -> dict[str, float]:
-    """Finds for each class the probability below which a person should look.
+    """Find for each class the probability below which a person should look.
 
-    Split conformal: on maps kept from training, the lowest threshold at which of the accepted predictions of the
+    Split conformal: on held-out maps, the lowest threshold at which of the accepted predictions of the
     class no more than `error_rate` are wrong, with one more wrong one assumed for the map to come. A class without
-    enough maps to show that gets 1: all its predictions are looked at.
+    enough maps to show that gets 1: all its predictions go to review.
 
     Returns:
         A threshold in 0..1 for each class name.
     """
-    guessed, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     thresholds: dict[str, float] = {}
     for number, name in enumerate(classes):
-        rows = np.flatnonzero(guessed == number)
-        rows = rows[np.argsort(-sure[rows], kind="stable")]
+        rows = np.flatnonzero(predicted == number)
+        rows = rows[np.argsort(-confidence[rows], kind="stable")]
         wrong = np.cumsum(targets[rows] != number)
         good = np.flatnonzero((wrong + 1) / (np.arange(len(rows)) + 2) <= error_rate)
-        thresholds[name] = float(sure[rows[good[-1]]]) if len(good) else 1.0
+        thresholds[name] = float(confidence[rows[good[-1]]]) if len(good) else 1.0
     return thresholds

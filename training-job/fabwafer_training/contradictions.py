@@ -19,61 +19,61 @@ COLOURS: Final = ("white", "#cfdceb", "#c0000b")
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """A map of which a model says something else than its label.
+    """A map for which a model predicts another class than its label.
 
     Attributes:
         row: The map's number among those that the model was asked about.
         map: What the map is called in its source.
         group: Its lot, or what stands in for one.
         label: What it is labelled as.
-        said: What the model says.
-        probability: How sure the model is of that.
+        predicted: The class that the model predicts.
+        probability: Of that class.
     """
 
     row: int
     map: str
     group: str
     label: str
-    said: str
+    predicted: str
     probability: float
 
 
 def contradictions(
     probabilities: NDArray[np.float32], targets: NDArray[np.intp], data: Dataset, classes: Sequence[str]
 ) -> list[Contradiction]:
-    """Finds the maps whose label a model contradicts, the surest first.
+    """Find the maps whose label a model contradicts, the surest first.
 
-    The surer a calibrated model is of another class, the likelier it is the label that is wrong (Northcutt et al.,
-    "Confident learning", JAIR 2021), if the model never saw the map: of those it was trained on, it knows the label.
+    The higher a calibrated model's probability of another class, the likelier the label is wrong (Northcutt et al.,
+    "Confident learning", JAIR 2021), if the model was not trained on the map.
 
     Args:
-        probabilities: What the model says, [n, classes].
+        probabilities: The model's, [n, classes].
         targets: The numbers of the labels, [n].
         data: The n maps.
         classes: The class names.
     """
-    said, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    rows = np.flatnonzero(said != targets)
-    rows = rows[np.argsort(-sure[rows], kind="stable")]
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    rows = np.flatnonzero(predicted != targets)
+    rows = rows[np.argsort(-confidence[rows], kind="stable")]
     return [
         Contradiction(
             row,
             data.names[row],
             str(data.groups[row]),
             classes[targets[row]],
-            classes[said[row]],
-            round(float(sure[row]), 4),
+            classes[predicted[row]],
+            round(float(confidence[row]), 4),
         )
         for row in rows.tolist()
     ]
 
 
 def write_contradictions(found: Sequence[Contradiction], data: Dataset, folder: Path) -> None:
-    """Writes `contradicted.csv` with all of them, and `contradicted.png` with the surest where there are any."""
+    """Write `contradicted.csv` with all of them, and `contradicted.png` with the surest where there are any."""
     with (folder / "contradicted.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["map", "group", "label", "said", "probability"])
-        table.writerows([one.map, one.group, one.label, one.said, one.probability] for one in found)
+        table.writerow(["map", "group", "label", "predicted", "probability"])
+        table.writerows([one.map, one.group, one.label, one.predicted, one.probability] for one in found)
     if found:
         _draw(found[:DRAWN], data, folder / "contradicted.png")
 
@@ -91,5 +91,5 @@ def _draw(found: Sequence[Contradiction], data: Dataset, path: Path) -> None:
         axes.axis("off")
     for axes, one in zip(places, found, strict=False):
         axes.imshow(data.grids[one.row], colours, vmin=0, vmax=2, interpolation="nearest", aspect="auto")
-        axes.set_title(f"labelled {one.label}\n{one.said} {one.probability:.0%}", fontsize=8)
+        axes.set_title(f"labelled {one.label}\n{one.predicted} {one.probability:.0%}", fontsize=8)
     figure.savefig(path, dpi=100)

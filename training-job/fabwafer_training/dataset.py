@@ -55,7 +55,7 @@ class Dataset:
         return len(self.grids)
 
     def subset(self, rows: NDArray[np.intp]) -> "Dataset":
-        """Returns the maps with the given row numbers, in that order."""
+        """Return the maps with the given row numbers, in that order."""
         return Dataset(
             self.name,
             [self.grids[row] for row in rows],
@@ -66,15 +66,15 @@ class Dataset:
         )
 
     def counts(self) -> dict[str, int]:
-        """Returns how many maps each class has, by class name."""
+        """Return how many maps each class has, by class name."""
         return dict(sorted(Counter(self.labels.tolist()).items()))
 
     def digests(self) -> list[bytes]:
-        """Returns for each map a digest of its grid: equal grids, and only those, have equal digests."""
+        """Return for each map a digest of its grid: equal grids, and only those, have equal digests."""
         return [digest_grid(grid) for grid in self.grids]
 
     def digest(self) -> str:
-        """Returns the SHA-256 (hexadecimal) of all maps and labels. The order of the rows does not matter."""
+        """Return the SHA-256 (hexadecimal) of all maps and labels. The order of the rows does not matter."""
         rows = sorted(
             digest + label.encode() for digest, label in zip(self.digests(), self.labels.tolist(), strict=True)
         )
@@ -82,7 +82,7 @@ class Dataset:
 
 
 def check_classes(source: str, data: Dataset) -> None:
-    """Checks that the labels can be names of classes.
+    """Check that the labels can be names of classes.
 
     Args:
         source: What the maps were read from, for the sentence.
@@ -107,13 +107,13 @@ def check_classes(source: str, data: Dataset) -> None:
 
 
 def digest_grid(grid: NDArray[np.uint8]) -> bytes:
-    """Returns the SHA-256 of a die grid's shape and dies."""
+    """Return the SHA-256 of a die grid's shape and dies."""
     rows, columns = grid.shape
     return hashlib.sha256(f"{rows}x{columns}:".encode() + np.ascontiguousarray(grid).tobytes()).digest()
 
 
 def joined(first: Dataset, second: Dataset) -> Dataset:
-    """Returns the maps of both; their groups stay apart."""
+    """Return the maps of both; their groups stay apart."""
     return Dataset(
         f"{first.name} and {second.name}",
         [*first.grids, *second.grids],

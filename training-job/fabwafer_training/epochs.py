@@ -1,4 +1,4 @@
-"""What a network sees in training: rounds of maps drawn by chance, each in one of the ways it may be drawn."""
+"""Training epochs: maps drawn at random, each in one of the ways of drawing it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 def even_weights(targets: NDArray[np.intp], evenness: float) -> NDArray[np.float64]:
-    """Returns how likely each map is drawn, [n]: 0 draws classes as frequent as they are, 1 all alike."""
+    """Return how likely each map is drawn, [n]: 0 draws classes as frequent as they are, 1 all alike."""
     counts = np.bincount(targets).astype(np.float64)
     weights: NDArray[np.float64] = counts[targets] ** -evenness
     return weights
@@ -43,7 +43,7 @@ class Draws(Sampler[Draw]):
         self._round = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Tells which round comes, from 0; the trainer does."""
+        """Tell which round comes, from 0; the trainer does."""
         self._round = epoch
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class Epochs(LightningDataModule):
         self._weights, self._count, self._batch, self._seed = weights, count, batch, seed
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Returns the loader of this process."""
+        """Return the loader of this process."""
         if self.trainer is None:
             raise RuntimeError("rounds are drawn for a trainer, and there is none")
         rank, world = self.trainer.global_rank, self.trainer.world_size

@@ -33,10 +33,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the gate says.
+    """The gate's decision.
 
     Attributes:
-        decided: False when the gold set is too small: then a person decides.
+        decided: False when the gold set is too small; a person decides then.
         passed: Whether the candidate may be promoted by rule; never when not decided.
         reasons: A sentence with the class and the figures for each limit that was not met, or for what is missing.
         macro_f1_difference: Candidate less champion: the difference, and the lower and upper end of its 95 % interval.
@@ -58,7 +58,7 @@ def judge(
     limits: Limits,
     seed: int = 0,
 ) -> Verdict:
-    """Compares two models on the same gold maps.
+    """Compare two models on the same gold maps.
 
     Args:
         champion: Its probabilities, [n, classes].
@@ -66,7 +66,7 @@ def judge(
         targets: The numbers of the true classes, [n].
         classes: The class names.
         limits: What to hold the candidate to.
-        seed: Decides the bootstrap's draws.
+        seed: Of the bootstrap's draws.
     """
     old, new = champion.argmax(axis=1), candidate.argmax(axis=1)
     before, after = measure(champion, targets, classes), measure(candidate, targets, classes)
@@ -103,7 +103,7 @@ def judge(
 def _difference_interval(
     old: NDArray[np.intp], new: NDArray[np.intp], targets: NDArray[np.intp], classes: int, seed: int
 ) -> tuple[float, float]:
-    """The 95 % interval of the difference in macro-F1: both models on the same maps drawn with replacement.
+    """Return the 95 % interval of the difference in macro-F1: both models on the same maps drawn with replacement.
 
     Drawn class by class, so that no draw loses a rare class.
     """

@@ -24,11 +24,11 @@ from fabwafer_training.train import CHECKPOINT, Epoch, Layers, Settings, train
 from fabwafer_training.weights import interpolate_weights, read_weights
 
 LEAST_MAPS = 5
-"""Maps that a class needs to be learned: below that, nothing of it would be left to measure on."""
+"""Maps that a class needs to be learned: with fewer, none would be left to measure on."""
 
 
 def classes_of(data: Dataset) -> list[str]:
-    """Returns the classes that occur: those of the shipped model in its order, then a fab's own by name."""
+    """Return the classes that occur: those of the shipped model in its order, then a fab's own by name."""
     found = set(data.labels.tolist())
     return [name for name in SHIPPED_CLASSES if name in found] + sorted(found - set(SHIPPED_CLASSES))
 
@@ -40,9 +40,9 @@ class Material:
     Attributes:
         data: The maps, cleaned.
         classes: The class names in the order of the network's outputs.
-        held_out: Which maps are kept aside to calibrate and measure, [n].
-        held_out_seed: Which split that is, for the card: others may want to keep the same maps aside.
-        taught: About which maps teachers are asked, [n]; None for all. Of the others the label alone counts.
+        held_out: Which maps are held out to calibrate and measure on, [n].
+        held_out_seed: The seed of that split, for the card, so that others can hold out the same maps.
+        taught: For which maps teachers count, [n]; None for all. For the others the label alone counts.
     """
 
     data: Dataset
@@ -58,12 +58,12 @@ class Material:
         return np.array([numbers[label] for label in self.data.labels.tolist()], dtype=np.intp)
 
     def side(self, held_out: bool) -> Dataset:
-        """Returns the maps that are kept aside, or those to train on."""
+        """Return the held-out maps, or those to train on."""
         return self.data.subset(np.flatnonzero(self.held_out == held_out))
 
 
 def prepare(data: Dataset, held_out_seed: int, tell: Callable[[str], None]) -> Material:
-    """Leaves out what is conflicting or repeated, and keeps a fifth of the maps aside by group.
+    """Clean the maps of conflicts and duplicates, and hold out a fifth of them by group.
 
     Args:
         data: Labelled maps.
@@ -103,23 +103,23 @@ def train_model(
     start: dict[str, Tensor] | None = None,
     teachers: Sequence[Path] = (),
     prior_step: float | None = None,
-    back: float = 0.0,
+    interpolation: float = 0.0,
 ) -> ModelCard | None:
     """Trains, calibrates and quantises, and writes the model and its card.
 
-    Run again after a kill with the same arguments, it goes on from the last finished round.
+    Run again after a kill with the same arguments, it goes on from the last finished epoch.
 
     Args:
         material: The maps to train on, and those to calibrate and measure on.
         folder: Where to write; also holds the checkpoint while training.
         settings: How to train.
         about: The card's `name`, `version`, `description`, `limits`, `notice` and `citations`.
-        tell: Called with a sentence now and then.
-        report: Called after each round.
+        tell: Called with a sentence at each step.
+        report: Called after each epoch.
         start: Weights to go on from; those of the last layer are left out when the classes are others.
         teachers: Folders of models that have the same classes, to learn from as well as from the labels.
-        prior_step: How far to move the logits towards the class frequencies; by default fitted on the kept maps.
-        back: How far to go back to `start` at the end, 0 to 1.
+        prior_step: How far to move the logits towards the class frequencies; by default fitted on the held-out maps.
+        interpolation: How far to move the weights back to `start` at the end, 0 to 1.
 
     Returns:
         The card; None in all but the first of several processes.
@@ -134,8 +134,10 @@ def train_model(
     soft_targets = smooth_labels(targets[~held_out], len(material.classes), settings.smoothing)
     names = [f"{card.name} {card.version}" for card in map(read_card, teachers)]
     if teachers:
-        said = ask_teachers(teachers, material.classes, inputs[:, 0], tell)
-        soft_targets = distil(soft_targets, said, None if material.taught is None else material.taught[~held_out])
+        probabilities = ask_teachers(teachers, material.classes, inputs[:, 0], tell)
+        soft_targets = distil(
+            soft_targets, probabilities, None if material.taught is None else material.taught[~held_out]
+        )
     torch.manual_seed(settings.seed)
     network = WaferNet(len(material.classes), settings.shape)
     if start is not None:
@@ -148,12 +150,12 @@ def train_model(
         settings=settings,
         folder=folder,
         report=report,
-        layers=_one_after_the_other(network, settings) if settings.gradual else (),
+        layers=_gradual_unfreezing(network, settings) if settings.gradual else (),
     )
     if not processes.is_first():
         return None
-    if start is not None and back:
-        interpolate_weights(network, start, back)
+    if start is not None and interpolation:
+        interpolate_weights(network, start, interpolation)
     tell("calibrating, exporting and quantising")
     card = package(
         network,
@@ -166,15 +168,15 @@ def train_model(
         training=asdict(settings)
         | {"held_out_seed": material.held_out_seed}
         | ({"teachers": names} if names else {})
-        | ({"back": back} if back else {}),
+        | ({"interpolation": interpolation} if interpolation else {}),
         prior_step=prior_step,
     )
     (folder / CHECKPOINT).unlink()
     return card
 
 
-def _one_after_the_other(network: WaferNet, settings: Settings) -> list[Layers]:
-    """The last layer first, then the last stage as well, then all, at ever lower rates."""
+def _gradual_unfreezing(network: WaferNet, settings: Settings) -> list[Layers]:
+    """Order the layers to unfreeze: the last layer first, then the last stage, then all, at lower rates."""
     blocks, last = list(network.stages), settings.shape.blocks
     return [
         Layers(network.head),
@@ -184,7 +186,7 @@ def _one_after_the_other(network: WaferNet, settings: Settings) -> list[Layers]:
 
 
 def weights_to_go_on_from(model: Path, classes: list[str]) -> tuple[dict[str, Tensor], Shape]:
-    """Reads a model's weights, without those of the last layer when the classes are others.
+    """Read a model's weights, without those of the last layer when the classes are others.
 
     Raises:
         ModelRefusedError: There is no such model, or it came without weights.

@@ -17,7 +17,7 @@ BINS = 15
 def measure(
     probabilities: NDArray[np.float32], targets: NDArray[np.intp], classes: Sequence[str], weights: Any = None
 ) -> dict[str, Any]:
-    """Measures predictions.
+    """Measure predictions.
 
     Args:
         probabilities: Of each class, [n, classes], rows sum to 1.
@@ -32,10 +32,10 @@ def measure(
         missed_as_none (share of defects called `none`), per_class, confusion (rows are true classes) and maps.
     """
     weight = np.ones(len(targets)) if weights is None else np.asarray(weights, dtype=np.float64)
-    guessed = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     number = len(classes)
     confusion = np.zeros((number, number))
-    np.add.at(confusion, (targets, guessed), weight)
+    np.add.at(confusion, (targets, predicted), weight)
     support, called, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     recall, precision = _ratio(right, support), _ratio(right, called)
     f1 = _ratio(2 * right, support + called)
@@ -64,7 +64,7 @@ def measure(
     result |= dict.fromkeys(("binary_accuracy", "binary_precision", "binary_recall", "missed_as_none"))
     if NONE in classes:
         none = list(classes).index(NONE)
-        defect, alarm = targets != none, guessed != none
+        defect, alarm = targets != none, predicted != none
         hits = float(weight[defect & alarm].sum())
         defects, alarms = float(weight[defect].sum()), float(weight[alarm].sum())
         result |= {
@@ -83,7 +83,7 @@ def _ratio(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.
 def calibration_error(
     probabilities: NDArray[np.float32], targets: NDArray[np.intp], weight: NDArray[np.float64]
 ) -> float:
-    """Returns the expected calibration error (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017)."""
+    """Return the expected calibration error (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017)."""
     sure = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
     bins = np.minimum((sure * BINS).astype(int), BINS - 1)
@@ -96,7 +96,7 @@ def calibration_error(
 
 
 def natural_weights(targets: NDArray[np.intp], classes: Sequence[str]) -> NDArray[np.float64] | None:
-    """Returns weights with which `none` has its natural share, or None where there is no `none` or nothing else."""
+    """Return weights with which `none` has its natural share, or None where there is no `none` or nothing else."""
     if NONE not in classes:
         return None
     none = targets == list(classes).index(NONE)
@@ -109,7 +109,7 @@ def natural_weights(targets: NDArray[np.intp], classes: Sequence[str]) -> NDArra
 def risk_coverage(
     probabilities: NDArray[np.float32], targets: NDArray[np.intp], points: int = 20
 ) -> list[dict[str, float]]:
-    """Returns how the error rate falls as the least sure predictions are left to people: share sizes, share wrong."""
+    """Return the risk-coverage curve: the share of maps accepted by probability, and the error rate of these."""
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     wrong = np.cumsum(probabilities.argmax(axis=1)[order] != targets[order])
     sizes = np.unique(np.linspace(1, len(targets), points).round().astype(int))
@@ -119,7 +119,7 @@ def risk_coverage(
 def alert_threshold(
     probabilities: NDArray[np.float32], targets: NDArray[np.intp], classes: Sequence[str], precision: float
 ) -> float | None:
-    """Returns the lowest probability from which on alerts are right often enough.
+    """Return the lowest probability from which on alerts are right often enough.
 
     An alert is a prediction of a defect with at least that probability; it is right when the map has a defect.
 

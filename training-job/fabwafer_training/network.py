@@ -15,7 +15,7 @@ from fabwafer.maps.scaling import CHANNELS
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How large a network is: channels of each stage (each halves the map's side) and residual blocks in a stage."""
+    """The size of a network: channels of each stage (each halves the map's side) and residual blocks in a stage."""
 
     widths: tuple[int, ...] = (32, 64, 128)
     blocks: int = 2
@@ -37,7 +37,7 @@ class Block(nn.Module):
             )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps [n, channels_in, h, w] to [n, channels_out, h / stride, w / stride]."""
+        """Map [n, channels_in, h, w] to [n, channels_out, h / stride, w / stride]."""
         inner = functional.relu(self.first_norm(self.first(maps)))
         return functional.relu(self.second_norm(self.second(inner)) + self.around(maps))
 
@@ -63,11 +63,11 @@ class PooledNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, maps: Tensor) -> Tensor:
-        """Maps scaled wafer maps [n, channels, size, size] to the last feature maps [n, embedding, h, w]."""
+        """Map scaled wafer maps [n, channels, size, size] to the last feature maps [n, embedding, h, w]."""
         return cast("Tensor", self.stages(self.stem(maps)))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps scaled wafer maps [n, channels, size, size] to logits [n, classes]."""
+        """Map scaled wafer maps [n, channels, size, size] to logits [n, classes]."""
         embedding = self.features(maps).mean(dim=(2, 3))
         return cast("Tensor", self.head(self.dropout(embedding)))
 
@@ -88,7 +88,7 @@ class WaferNet(PooledNet):
 
 
 def residual_stages(channels: int, shape: Shape) -> nn.Sequential:
-    """Returns residual stages over feature maps of `channels` channels; each but the first halves the side."""
+    """Return residual stages over feature maps of `channels` channels; each but the first halves the side."""
     blocks: list[nn.Module] = []
     for number, width in enumerate(shape.widths):
         for block in range(shape.blocks):
@@ -105,7 +105,7 @@ class Exported(nn.Module):
         self.network = network
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps scaled maps to logits [n, classes], embedding [n, d] and class activation maps [n, classes, h, w].
+        """Map scaled maps to logits [n, classes], embedding [n, d] and class activation maps [n, classes, h, w].
 
         The mean of a class's activation map plus the class's bias is its logit.
         """
@@ -117,12 +117,12 @@ class Exported(nn.Module):
 
 
 def parameters(network: nn.Module) -> int:
-    """Returns how many numbers a network learns."""
+    """Return how many numbers a network learns."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def widths_of(text: str) -> tuple[int, ...]:
-    """Reads stage widths written as `32,64,128`.
+    """Read stage widths written as `32,64,128`.
 
     Raises:
         ValueError: They are not.

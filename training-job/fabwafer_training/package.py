@@ -1,4 +1,4 @@
-"""From a trained network to a model's folder: calibrated, exported, quantised, measured, with its card."""
+"""The model's folder of a trained network: calibrated, exported, quantised, measured, with its card."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ CALIBRATION_MAPS_A_CLASS = 60
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Maps that were kept from training: their inputs in each drawing times 255, classes by number, and groups."""
+    """Held-out maps: their inputs in each drawing times 255, class numbers, and groups."""
 
     inputs: NDArray[np.uint8]
     targets: NDArray[np.intp]
@@ -46,17 +46,17 @@ def package(
     training: dict[str, Any],
     prior_step: float | None = None,
 ) -> ModelCard:
-    """Writes the model's files and card.
+    """Write the model's files and card.
 
-    Temperature, prior and thresholds are fitted on the kept maps. The card's figures are measured on the same maps in
-    two halves by group: what is fitted on one half is measured on the other.
+    Temperature, prior and thresholds are fitted on the held-out maps. The card's figures are measured on the same
+    maps in two halves by group: what is fitted on one half is measured on the other.
 
     Args:
         network: The trained network.
         classes: The class names in the order of the outputs.
         trained_on: The maps it was trained on.
         trained_inputs: Their inputs, uint8 [n, drawings, channels, size, size].
-        held_out: The maps it was not trained on.
+        held_out: Maps it was not trained on.
         folder: Where to write.
         about: The card's `name`, `version`, `description`, `limits`, `notice` and `citations`.
         training: How it was trained, for the card.
@@ -143,7 +143,7 @@ def package(
 
 
 def _some_of_each(targets: NDArray[np.intp], wanted: int) -> NDArray[np.intp]:
-    """Picks up to `wanted` rows of each class, evenly spread over its rows."""
+    """Pick up to `wanted` rows of each class, evenly spread over its rows."""
     chosen = []
     for number in np.unique(targets):
         rows = np.flatnonzero(targets == number)

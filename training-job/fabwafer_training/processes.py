@@ -4,12 +4,12 @@ import os
 
 
 def is_first() -> bool:
-    """Tells whether this is the one that writes and speaks; a process alone is."""
+    """Tell whether this process has rank 0, the one that writes and reports."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def threads() -> int:
-    """Returns how many threads each process on this machine should use.
+    """Return how many threads each process on this machine should use.
 
     OMP_NUM_THREADS decides where it is set, as for torch itself: a container's limit cannot be seen from inside as a
     number of processors.

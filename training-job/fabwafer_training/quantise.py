@@ -34,7 +34,7 @@ class _Maps(CalibrationDataReader):  # type: ignore[misc]
 
 
 def export(network: PooledNet, path: Path) -> None:
-    """Writes the network as float32 ONNX with a dynamic batch and the outputs of `fabwafer.models.classifier`."""
+    """Write the network as float32 ONNX with a dynamic batch and the outputs of `fabwafer.models.classifier`."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision, not used here, is missing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
@@ -49,12 +49,12 @@ def export(network: PooledNet, path: Path) -> None:
         )
     assert program is not None  # noqa: S101 - returned whenever dynamo is asked for
     model = program.model_proto
-    _name_for_the_public(model)
+    _strip_paths(model)
     onnx.save(model, path)
 
 
-def _name_for_the_public(model: onnx.ModelProto) -> None:
-    """Leaves out the exporter's notes on each operator: source paths of the machine that trained."""
+def _strip_paths(model: onnx.ModelProto) -> None:
+    """Remove the exporter's metadata: it holds source paths of the machine that trained."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -65,7 +65,7 @@ def _name_for_the_public(model: onnx.ModelProto) -> None:
 
 
 def quantise(float_path: Path, int8_path: Path, calibration: NDArray[np.float32]) -> None:
-    """Writes the int8 model: weights per channel, activations by ranges seen on real maps.
+    """Write the int8 model: weights per channel, activations by ranges seen on real maps.
 
     The head stays in float32: it is a thousandth of the work, and rounding it would break the tie between logits
     and activation maps.
@@ -99,7 +99,7 @@ def quantise(float_path: Path, int8_path: Path, calibration: NDArray[np.float32]
 
 
 def add_to_logits(path: Path, prior: NDArray[np.float32]) -> None:
-    """Adds to the bias of a model file's last layer, in place.
+    """Add to the bias of a model file's last layer, in place.
 
     Args:
         path: A file that `export` or `quantise` wrote: the last layer is float32 in both.
@@ -114,7 +114,7 @@ def add_to_logits(path: Path, prior: NDArray[np.float32]) -> None:
 
 
 def run(path: Path, inputs: NDArray[np.float32], threads: int = 1) -> dict[str, NDArray[np.float32]]:
-    """Runs a model file over scaled maps [n, channels, size, size]; returns each output over all n."""
+    """Run a model file over scaled maps [n, channels, size, size]; returns each output over all n."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

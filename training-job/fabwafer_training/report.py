@@ -16,11 +16,11 @@ from fabwafer_training.metrics import alert_threshold, measure, natural_weights,
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a model did on labelled maps.
+    """A model measured on labelled maps.
 
     Attributes:
         data: The maps.
-        probabilities: What the model says of each, [n, classes].
+        probabilities: The model's, [n, classes].
         targets: The numbers of their labels, [n].
         figures: What `metrics.measure` returns, and: at_natural_share (the same, reweighted to the natural share of
             `none`; None where the maps are all `none` or all defects), risk_coverage, alert (`precision`,
@@ -37,7 +37,7 @@ class Evaluation:
 
 
 def predict(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Runs a model over maps as a server would.
+    """Run a model over maps as a server would.
 
     Returns:
         The probabilities [n, classes], and the numbers of the true classes [n].
@@ -59,7 +59,7 @@ def predict(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32],
 
 
 def evaluate(classifier: Classifier, data: Dataset, alert_precision: float) -> Evaluation:
-    """Measures a model on labelled maps.
+    """Measure a model on labelled maps.
 
     Args:
         classifier: The model.
@@ -101,7 +101,7 @@ def evaluate(classifier: Classifier, data: Dataset, alert_precision: float) -> E
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> None:
-    """Writes `evaluation.json`, `confusion.png`, `risk-coverage.png`, `contradicted.csv` and `contradicted.png`."""
+    """Write `evaluation.json`, `confusion.png`, `risk-coverage.png`, `contradicted.csv` and `contradicted.png`."""
     from matplotlib.figure import Figure
 
     result = evaluation.figures

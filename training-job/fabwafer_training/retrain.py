@@ -218,7 +218,7 @@ def go_on(
         teachers=[champion],
         # Fitted anew on few maps, it would move all classes for the sake of those that were reviewed.
         prior_step=card.training.get("prior_step"),
-        back=BACK,
+        interpolation=BACK,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a network should say of each training map: its label, and where there are teachers, also what they say."""
+"""Soft targets of training: smoothed labels, and where there are teachers, their probabilities mixed in."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,14 +13,13 @@ from fabwafer_training.calibrate import softmax
 from fabwafer_training.quantise import run
 
 TEACHER_SHARE: Final = 0.7
-"""How much the teachers' word counts beside the label: they know which labels are doubtful, the label is what is
-asked for."""
+"""The weight of the teachers' probabilities beside the label: they tell which labels are doubtful."""
 
 _STEP: Final = 4096
 
 
 def smooth_labels(targets: NDArray[np.intp], classes: int, smoothing: float) -> NDArray[np.float32]:
-    """Returns labels as shares of the classes.
+    """Return labels as shares of the classes.
 
     Args:
         targets: Class numbers, [n].
@@ -37,32 +36,31 @@ def smooth_labels(targets: NDArray[np.intp], classes: int, smoothing: float) -> 
 
 
 def distil(
-    soft_targets: NDArray[np.float32], said: NDArray[np.float32], taught: NDArray[np.bool_] | None = None
+    soft_targets: NDArray[np.float32], teachers: NDArray[np.float32], taught: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float32]:
-    """Returns soft targets moved towards what teachers say (Hinton, Vinyals, Dean, "Distilling the Knowledge", 2015).
+    """Mix teachers' probabilities into soft targets (Hinton, Vinyals, Dean, "Distilling the Knowledge", 2015).
 
     Args:
-        soft_targets: From the labels, [n, classes].
-        said: The teachers' probabilities, [n, classes].
-        taught: Which maps to ask the teachers about, [n]; by default all. Of the others the label alone counts.
+        soft_targets: Smoothed labels, [n, classes].
+        teachers: Their probabilities, [n, classes].
+        taught: For which maps the teachers count, [n]; by default all. For the others the label alone counts.
     """
-    mixed = (1 - np.float32(TEACHER_SHARE)) * soft_targets + np.float32(TEACHER_SHARE) * said
+    mixed = (1 - np.float32(TEACHER_SHARE)) * soft_targets + np.float32(TEACHER_SHARE) * teachers
     return mixed if taught is None else np.where(taught[:, None], mixed, soft_targets)
 
 
 def ask_teachers(
-    teachers: Sequence[Path], classes: Sequence[str], inputs: NDArray[np.uint8], tell: Callable[[str], None]
+    teachers: Sequence[Path], classes: Sequence[str], inputs: NDArray[np.uint8], report: Callable[[str], None]
 ) -> NDArray[np.float32]:
-    """Asks models about maps: the mean of their probabilities.
+    """Ask models about maps: the mean of their probabilities.
 
-    As the maps are, not turned as well: the mean over all positions was no better on maps kept aside, at eight times
-    the cost.
+    On the maps as they are: the mean over all eight symmetries was no better on held-out maps, at eight times the cost.
 
     Args:
         teachers: The models' folders.
         classes: The classes that are to be learned.
         inputs: Network inputs times 255, uint8 [n, channels, size, size].
-        tell: Called with a sentence for each teacher.
+        report: Called with a sentence for each teacher.
 
     Returns:
         Probabilities, [n, classes].
@@ -70,7 +68,7 @@ def ask_teachers(
     Raises:
         ModelRefusedError: A teacher cannot be read, or its classes are others.
     """
-    said = np.zeros((len(inputs), len(classes)), dtype=np.float32)
+    total = np.zeros((len(inputs), len(classes)), dtype=np.float32)
     for folder in teachers:
         card = read_card(folder)
         verify(folder, card)
@@ -79,9 +77,9 @@ def ask_teachers(
                 f"the teacher {card.name} {card.version} knows {', '.join(card.classes)}, "
                 f"the maps are labelled {', '.join(classes)}"
             )
-        tell(f"asking {card.name} {card.version} about {len(inputs)} maps")
+        report(f"asking {card.name} {card.version} about {len(inputs)} maps")
         model = folder / card.files["int8"].name
         for start in range(0, len(inputs), _STEP):
             maps = as_inputs(inputs[start : start + _STEP])
-            said[start : start + _STEP] += softmax(run(model, maps)["logits"], card.temperature)
-    return said / np.float32(len(teachers))
+            total[start : start + _STEP] += softmax(run(model, maps)["logits"], card.temperature)
+    return total / np.float32(len(teachers))

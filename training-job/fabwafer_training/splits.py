@@ -15,7 +15,7 @@ class Cleaning:
     """What was left out of a data set, by row number of the original.
 
     Attributes:
-        conflicting: Rows whose map occurs with more than one label: nobody knows which is right.
+        conflicting: Rows whose map occurs with more than one label: which is right is not known.
         repeated: Later rows of a map that occurs more than once with the same label.
     """
 
@@ -24,9 +24,9 @@ class Cleaning:
 
 
 def clean(data: Dataset) -> tuple[Dataset, Cleaning]:
-    """Leaves out maps with conflicting labels, and all but the first of exact duplicates.
+    """Leave out maps with conflicting labels, and all but the first of exact duplicates.
 
-    With each map kept once, a duplicate can never be on both sides of a split.
+    So a duplicate is never on both sides of a split.
     """
     rows_of: dict[bytes, list[int]] = defaultdict(list)
     for row, digest in enumerate(data.digests()):
@@ -45,7 +45,7 @@ def clean(data: Dataset) -> tuple[Dataset, Cleaning]:
 
 
 def grouped_folds(labels: NDArray[np.str_], groups: NDArray[np.str_], folds: int, seed: int) -> NDArray[np.intp]:
-    """Assigns each map to a fold, whole groups at a time, with the classes spread as evenly as groups allow.
+    """Assign each map to a fold, whole groups at a time, with the classes spread as evenly as groups allow.
 
     Greedy: the groups richest in rare classes first, each to the fold that has the least of what the group brings.
 
@@ -53,7 +53,7 @@ def grouped_folds(labels: NDArray[np.str_], groups: NDArray[np.str_], folds: int
         labels: The class of each map, [n].
         groups: The group of each map, [n].
         folds: How many folds.
-        seed: Decides between groups that are alike.
+        seed: Orders groups that are alike.
 
     Returns:
         The fold of each map, [n], from 0.
@@ -74,28 +74,28 @@ def grouped_folds(labels: NDArray[np.str_], groups: NDArray[np.str_], folds: int
     return fold_of[group_index]
 
 
-HELD_OUT_SHARE = 5
-"""Training keeps one map in this many for calibration and measuring."""
+HELD_OUT_FOLDS = 5
+"""Training holds out one of this many folds, to calibrate and measure on."""
 
 
 def held_out_from_training(data: Dataset, seed: int) -> NDArray[np.bool_]:
-    """Tells which maps training with this seed keeps aside, [n].
+    """Tell which maps training with this seed holds out, [n].
 
     Those of the parts `valid` and `test` where the source has them, whatever the seed; else whole groups, a fifth of
     each class. WM-811K's own parts are called `Training` and `Test`, and do not count here.
     """
     if (parts := np.isin(data.split, ("valid", "test"))).any():
         return parts
-    held_out: NDArray[np.bool_] = grouped_folds(data.labels, data.groups, HELD_OUT_SHARE, seed) == 0
+    held_out: NDArray[np.bool_] = grouped_folds(data.labels, data.groups, HELD_OUT_FOLDS, seed) == 0
     return held_out
 
 
 def held_out_by_name(groups: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """Tells which maps to keep aside of data that grows, [n]: about a fifth of the groups, by their names alone.
+    """Tell which maps of growing data to hold out, [n]: about a fifth of the groups, by the hash of their names.
 
     A group stays on its side whatever comes later, so that what one model was trained on never measures the next.
     """
     names, places = np.unique(groups, return_inverse=True)
-    sides = [hashlib.sha256(name.encode()).digest()[0] % HELD_OUT_SHARE == 0 for name in names.tolist()]
+    sides = [hashlib.sha256(name.encode()).digest()[0] % HELD_OUT_FOLDS == 0 for name in names.tolist()]
     held_out: NDArray[np.bool_] = np.array(sides, dtype=bool)[places]
     return held_out

@@ -1,4 +1,4 @@
-"""Training a network: what Lightning does not know of it, and nothing else."""
+"""Training of a network with Lightning: optimiser, schedule, frozen layers, weight averaging, checkpoints."""
 
 import hashlib
 import logging
@@ -39,14 +39,14 @@ class Settings:
 
     Attributes:
         shape: How large the network is.
-        epochs: How many rounds.
-        maps_per_epoch: Maps drawn in a round.
+        epochs: How many.
+        maps_per_epoch: Maps drawn in each.
         batch: Maps in a step, over all processes.
         rate: The highest learning rate; it warms up over the first twentieth and falls along a cosine to zero.
         decay: AdamW's weight decay.
         evenness: Classes are drawn in proportion to (maps of the class) ** (1 - evenness): 0 as they are, 1 evenly.
         smoothing: Label smoothing; a few per cent of the labels in the field are wrong.
-        seed: Decides everything that is left to chance.
+        seed: Of all random draws.
         threads: Processor threads of each process.
         gradual: Whether to train the last layer first, then the last stage as well, then all, at ever lower rates:
             for going on from a network that was trained on other maps.
@@ -67,7 +67,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What is told about a finished round: its number from 1, the mean loss, and how long it took in seconds."""
+    """A finished epoch: its number from 1, of how many, the mean loss, and its duration in seconds."""
 
     number: int
     of: int
@@ -77,7 +77,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """A part of a network: the round in which its training begins, and its share of the rate."""
+    """A part of a network: the epoch from which it trains, and its share of the learning rate."""
 
     modules: nn.Module
     begins: int = 0
@@ -96,7 +96,7 @@ def train(
     layers: Sequence[Layers] = (),
     loss: Loss = functional.cross_entropy,
 ) -> None:
-    """Trains a network, from the last checkpoint in `folder` if the same run left one there.
+    """Train a network, from the last checkpoint in `folder` if the same run left one there.
 
     Under `torchrun` each process trains on its own part of each step, and the gradients are averaged.
 
@@ -104,13 +104,13 @@ def train(
         network: Maps [n, channels, size, size] to logits [n, classes]. Left with the moving average of its weights
             (EMA), ready for inference, on the processor.
         inputs: Maps in each drawing times 255, uint8 [n, drawings, channels, size, size].
-        soft_targets: What the network should say of each, shares [n, classes].
+        soft_targets: Probabilities to learn, [n, classes].
         weights: How likely each map is drawn, [n].
         settings: How to train.
         folder: Where the checkpoint is held_out.
-        report: Called after each round, in the first process.
+        report: Called after each epoch, in the process of rank 0.
         layers: Parts of the network that start later or learn at lower rates; by default all of it at once.
-        loss: What to make small.
+        loss: The loss function.
     """
     torch.set_num_threads(settings.threads)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -161,7 +161,7 @@ def _trainer(settings: Settings, folder: Path, report: Callable[[Epoch], None], 
 
 
 def precision(gpu: bool) -> Literal["bf16-mixed", "32-true"]:
-    """Returns in which numbers to compute: bfloat16 where that is faster.
+    """Return the precision to train in: bfloat16 where that is faster.
 
     On processors without AVX-512, torch computes bfloat16 convolutions by a reference routine: fifteen times as slow
     as float32 where it was measured (an EPYC of the third generation).
@@ -178,7 +178,7 @@ def precision(gpu: bool) -> Literal["bf16-mixed", "32-true"]:
 
 
 def _checkpoint_of(path: Path, identity: str) -> Path | None:
-    """The checkpoint, if it was left by the same run; one that a full disk cut off is none."""
+    """Return the checkpoint if the same run left it and it is whole, else None."""
     if not path.exists():
         return None
     try:
@@ -217,7 +217,7 @@ class _Module(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
-        """Thaws what is to be trained from this round on, and seeds it: a run that was resumed goes the same way."""
+        """Unfreeze the layers that train from this epoch on, and seed it, so that a resumed run repeats it."""
         torch.manual_seed((self._settings.seed * 100_003 + self.current_epoch) * 1_009 + self.global_rank)
         self.network.train()
         for layer in self._layers:
@@ -226,18 +226,18 @@ class _Module(LightningModule):
             layer.modules.requires_grad_(self.current_epoch >= layer.begins)
 
     def training_step(self, batch: Batch) -> Tensor:
-        """The loss of a step."""
+        """Return the loss of a step."""
         maps, flat, soft_targets = batch
         turned = turn(maps, flat).contiguous(memory_format=torch.channels_last)
         return self._loss(self.network(turned).float(), soft_targets)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Notes which run the checkpoint is of."""
+        """Note which run the checkpoint is of."""
         checkpoint["run"] = self._identity
 
 
 class _Report(Callback):
-    """Tells of each round, in the first process."""
+    """Reports each epoch, in the process of rank 0."""
 
     def __init__(self, epochs: int, report: Callable[[Epoch], None]) -> None:
         self._rounds, self._report = epochs, report
@@ -261,7 +261,7 @@ class _Report(Callback):
 
 
 def _average_in(averaged: Sequence[Tensor], current: Sequence[Tensor], seen: Tensor | int) -> None:
-    """Moves the averages towards the current weights, faster at first: the earliest weights should not linger."""
+    """Move the averages towards the current weights, faster at first: the earliest weights should not linger."""
     share = max(1 - AVERAGE_DECAY, 9 / (10 + int(seen)))
     for mean, now in zip(averaged, current, strict=True):
         if mean.is_floating_point():
@@ -271,7 +271,7 @@ def _average_in(averaged: Sequence[Tensor], current: Sequence[Tensor], seen: Ten
 
 
 def _rate_at(step: int, *, steps: int, share: float) -> float:
-    """The share of the highest rate at a step: rises over the first twentieth, then falls along half a cosine."""
+    """Return the share of the highest rate at a step: linear warm-up over the first twentieth, then half a cosine."""
     warm = max(1, steps // 20)
     if step < warm:
         return share * (step + 1) / warm

@@ -14,7 +14,7 @@ NAME = "weights.npz"
 
 
 def write_weights(path: Path, network: WaferNet) -> None:
-    """Writes a network's weights: matrices in half precision, which is finer than they are trained to."""
+    """Write a network's weights: matrices in half precision, which is finer than they are trained to."""
     arrays = {
         name: value.numpy().astype(np.float16) if value.ndim > 1 else value.numpy()
         for name, value in network.state_dict().items()
@@ -23,15 +23,14 @@ def write_weights(path: Path, network: WaferNet) -> None:
 
 
 def interpolate_weights(network: WaferNet, start: dict[str, Tensor], share: float) -> None:
-    """Moves a network part of the way back to where its training started.
+    """Interpolate a network's weights between those it was trained to and those it started from.
 
-    Between the two, what both know stays, and what one of them learned or forgot is halved (Wortsman et al., "Robust
-    fine-tuning of zero-shot models", CVPR 2022).
+    It keeps what fine-tuning would forget (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 
     Args:
         network: The trained network; changed in place.
         start: The weights that it started from.
-        share: How far back: 0 leaves it as it is, 1 brings it to its start.
+        share: Of the start: 0 leaves the network as it is, 1 brings it to its start.
     """
     state = network.state_dict()
     for name, value in state.items():
@@ -40,7 +39,7 @@ def interpolate_weights(network: WaferNet, start: dict[str, Tensor], share: floa
 
 
 def read_weights(directory: Path, card: ModelCard) -> tuple[dict[str, Tensor], Shape]:
-    """Reads a model's weights and the shape of its network.
+    """Read a model's weights and the shape of its network.
 
     Raises:
         ModelRefusedError: The model came without weights, or they are not those that its card describes.

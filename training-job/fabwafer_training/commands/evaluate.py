@@ -18,7 +18,7 @@ def evaluate(
     float32: Annotated[bool, typer.Option("--float32", help="Measure the float32 file, not the int8 one.")] = False,
     held_out: Annotated[
         int | None,
-        typer.Option(metavar="SEED", min=0, help="Only the maps that training with this seed keeps aside."),
+        typer.Option(metavar="SEED", min=0, help="Only the maps that training with this seed holds out."),
     ] = None,
     alert_precision: Annotated[
         float, typer.Option(min=0, max=1, help="Find the alert threshold for this share of right alerts.")

@@ -24,20 +24,28 @@ def train(
     ] = None,
     teacher: Annotated[
         list[Path] | None,
-        typer.Option(metavar="MODEL", help="Learn from this model's word as well as from the labels; may be repeated."),
+        typer.Option(
+            metavar="MODEL",
+            help="Learn from this model's probabilities as well as from the labels (distillation); may be repeated.",
+        ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="How often to draw maps and train on them; 17, or 12 with --from.")
+        int | None, typer.Option(min=1, help="Epochs to train; by default 17, or 12 with --from.")
     ] = None,
     maps_per_epoch: Annotated[
         int | None,
-        typer.Option(min=1, help="Maps drawn in a round; 24000; with --from twice the maps, at least 1000."),
+        typer.Option(
+            min=1, help="Maps drawn in an epoch; by default 24000; with --from twice the maps, at least 1000."
+        ),
     ] = None,
     widths: Annotated[str, typer.Option(help="Channels of the network's stages; not with --from.")] = "32,64,128,256",
     blocks: Annotated[int, typer.Option(min=1, help="Residual blocks in a stage.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Decides everything that is left to chance but the split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random draws but the split.")] = 0,
     held_out: Annotated[
-        int, typer.Option(metavar="SEED", min=0, help="Decides which maps are kept aside, as in fabwafer evaluate.")
+        int,
+        typer.Option(
+            metavar="SEED", min=0, help="Seed of the split that holds out a fifth of the maps, as in fabwafer evaluate."
+        ),
     ] = 0,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Processor threads; by default all, shared by the processes of torchrun.")
@@ -77,7 +85,7 @@ def train(
         if start is not None:
             weights, shape = weights_to_go_on_from(start, material.classes)
             before = read_card(start)
-            # What it was trained on before has its terms, which hold for what is made of it.
+            # The terms of the data it was trained on hold for what is made of it.
             own = {"limits": before.limits, "notice": before.notice, "citations": before.citations}
             about = {"description": f"Trained on from {before.name} {before.version}."} | own | about
         settings = Settings(
@@ -99,14 +107,14 @@ def train(
         return
     figures = result.metrics
     console.print(
-        f"wrote {result.name} {result.version} to {out}: on maps kept from training, int8, "
+        f"wrote {result.name} {result.version} to {out}: on held-out maps, int8, "
         f"macro-F1 {figures['macro_f1']:.3f}, worst recall {figures['worst_class_recall']:.3f}, "
         f"accuracy {figures['accuracy']:.3f}"
     )
 
 
 def _about(file: Path) -> dict[str, Any]:
-    """Reads what a card is to say beside its figures.
+    """Read what a card is to say beside its figures.
 
     Raises:
         DataError: It is no JSON object, or says something else.

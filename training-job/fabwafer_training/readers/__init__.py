@@ -6,7 +6,7 @@ from fabwafer_training.dataset import DataError, Dataset, check_classes
 
 
 def read(source: str) -> Dataset:
-    """Reads labelled wafer maps in any form that has a reader.
+    """Read labelled wafer maps in any form that has a reader.
 
     Args:
         source: A file or folder; `synthetic:N` for N maps of the generator (`synthetic:N:SEED` with another seed);

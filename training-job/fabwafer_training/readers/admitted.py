@@ -23,7 +23,7 @@ class Holder:
     """Stands in for a class or function of pandas: keeps its arguments and its state."""
 
     def __new__(cls, *arguments: Any) -> Self:
-        """Makes one; not in `__init__`, which unpickling leaves out."""
+        """Make one; not in `__init__`, which unpickling leaves out."""
         holder = super().__new__(cls)
         holder.arguments, holder.state = arguments, None
         return holder
@@ -95,12 +95,12 @@ def _count(shape: Any) -> int:
 
 
 def new_array() -> Array:
-    """Makes an empty array, to be filled by its `__setstate__`."""
+    """Make an empty array, to be filled by its `__setstate__`."""
     return np.ndarray.__new__(Array, (0,), np.int8)
 
 
 def _reconstruct(kind: Any, _shape: Any, _code: Any) -> Any:
-    """Makes an empty array to be filled; the oldest pandas had its indexes as kinds of arrays."""
+    """Make an empty array to be filled; the oldest pandas had its indexes as kinds of arrays."""
     return kind() if isinstance(kind, type) and issubclass(kind, Holder) else new_array()
 
 
@@ -120,14 +120,14 @@ def _scalar(dtype: Any, content: Any) -> Any:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How bytes are pickled for Python 2."""
+    """Return how bytes are pickled for Python 2."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"it asks for a text in {encoding!r}")
     return text.encode("latin-1")
 
 
 def _no_bytes(*given: Any) -> bytes:
-    """How no bytes are pickled for Python 2; a number would fill the memory."""
+    """Return how no bytes are pickled for Python 2; a number would fill the memory."""
     if given:
         raise pickle.UnpicklingError("it makes bytes in a way that no bytes are pickled")
     return b""
@@ -164,7 +164,7 @@ class _Partial:
 
 
 def _admitted() -> Mapping[tuple[str, str], Any]:
-    """What a pickle gets for what it asks for, by module and name."""
+    """Return what a pickle gets for what it asks for, by module and name."""
     found: dict[tuple[str, str], Any] = {
         ("numpy", "ndarray"): Array,
         ("numpy", "dtype"): Dtype,
@@ -210,7 +210,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load(path: Path) -> Any:
-    """Loads a pickle.
+    """Load a pickle.
 
     Raises:
         pickle.UnpicklingError: It asks for anything else than arrays and pandas.

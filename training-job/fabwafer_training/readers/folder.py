@@ -18,7 +18,7 @@ OTHER_PICTURES: Final = (".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 def read_folder(path: Path) -> Dataset:
-    """Reads every picture, drawn in any way that the model server reads. Each is a group of its own.
+    """Read every picture, drawn in any way that the model server reads. Each is a group of its own.
 
     What is hidden, and files that are no pictures, are passed over.
 
@@ -63,7 +63,7 @@ def _pictures(folder: Path) -> Iterator[Path]:
 
 
 def write_folder(path: Path, data: Dataset) -> None:
-    """Writes maps as grey PNG files, native (a pixel a die), in the folders that `read_folder` reads.
+    """Write maps as grey PNG files, native (a pixel a die), in the folders that `read_folder` reads.
 
     Maps whose split the source calls Test, or valid, go to `valid`; all others go to `train`.
 

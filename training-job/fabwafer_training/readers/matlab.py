@@ -11,7 +11,7 @@ from fabwafer_training.readers.wm811k import LABEL, MAP, assemble
 
 
 def read_matlab(path: Path) -> Dataset:
-    """Reads the labelled rows of the struct array that has the fields of WM-811K.
+    """Read the labelled rows of the struct array that has the fields of WM-811K.
 
     Raises:
         DataError: The file is not HDF5, or holds no such struct array.
@@ -32,7 +32,7 @@ def read_matlab(path: Path) -> Dataset:
 
 
 def _column(file: h5py.File, field: h5py.Dataset) -> list[Any]:
-    """Follows a field's references, one for each element of the struct array."""
+    """Follow a field's references, one for each element of the struct array."""
     return [_value(file, file[reference]) for reference in field[()].ravel()]
 
 

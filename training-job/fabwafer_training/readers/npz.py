@@ -12,7 +12,7 @@ FIELDS = ("flat", "offsets", "height", "width", "label")
 
 
 def read_npz(path: Path) -> Dataset:
-    """Reads `flat`, `offsets`, `height`, `width`, `label` and, where present, `group` and `split`.
+    """Read `flat`, `offsets`, `height`, `width`, `label` and, where present, `group` and `split`.
 
     Map i is `flat[offsets[i]:offsets[i + 1]].reshape(height[i], width[i])`. Nothing in the file is unpickled.
 
@@ -71,7 +71,7 @@ def _check_kind(path: Path, name: str, array: NDArray[Any]) -> None:
 
 
 def write_npz(path: Path, data: Dataset) -> None:
-    """Writes maps in the form that `read_npz` reads."""
+    """Write maps in the form that `read_npz` reads."""
     sizes = np.array([grid.size for grid in data.grids], dtype=np.int64)
     arrays: dict[str, Any] = {
         "flat": np.concatenate([grid.ravel() for grid in data.grids]) if len(data) else np.empty(0, dtype=np.uint8),

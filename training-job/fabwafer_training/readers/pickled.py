@@ -12,7 +12,7 @@ from fabwafer_training.readers.wm811k import LABEL, LOT, MAP, SPLIT, assemble
 
 
 def read_pickle(path: Path) -> Dataset:
-    """Reads the labelled rows of a pickled table with the columns of WM-811K.
+    """Read the labelled rows of a pickled table with the columns of WM-811K.
 
     Raises:
         DataError: The pickle asks for anything but NumPy and pandas containers, or is no such table.
@@ -42,7 +42,7 @@ def _columns(content: Any) -> Mapping[str, Sequence[Any]]:
 
 
 def _columns_of_manager(manager: Manager) -> Mapping[str, Sequence[Any]]:
-    """Takes a table's columns from pandas' blocks: arrays [columns of the block, rows] and their places."""
+    """Take a table's columns from pandas' blocks: arrays [columns of the block, rows] and their places."""
     if manager.arguments:  # since pandas 1.3
         blocks, axes = manager.arguments
     else:
@@ -74,7 +74,7 @@ def _columns_of_manager(manager: Manager) -> Mapping[str, Sequence[Any]]:
 
 
 def _plain(values: Any) -> Any:
-    """The array of a column: itself, or what one of pandas' own kinds holds; None where that is not one array."""
+    """Return the one array of a column, also of one of pandas' own kinds; None where there is not just one."""
     if not isinstance(values, Holder):
         return values
     state = values.state

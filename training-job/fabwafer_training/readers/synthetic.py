@@ -12,7 +12,7 @@ _LOT = 9
 
 
 def read_synthetic(source: str) -> Dataset:
-    """Makes the maps that `synthetic:N` or `synthetic:N:SEED` asks for.
+    """Make the maps that `synthetic:N` or `synthetic:N:SEED` asks for.
 
     Raises:
         DataError: The text is not of this form.

@@ -17,7 +17,7 @@ SPLIT: Final = ("trianTestLabel", "trainTestLabel")
 
 
 def unwrapped(value: Any) -> Any:
-    """Returns what is in a cell: itself, or the first of nested lists or arrays, text without spaces around it.
+    """Return what is in a cell: itself, or the first of nested lists or arrays, text without spaces around it.
 
     Empty text stands for nothing: an empty array in one copy, the number 0 in another, NaN or None elsewhere.
     """
@@ -36,7 +36,7 @@ def unwrapped(value: Any) -> Any:
 
 
 def assemble(path: Path, columns: Mapping[str, Sequence[Any]]) -> Dataset:
-    """Makes a data set of the labelled rows.
+    """Make a data set of the labelled rows.
 
     Raises:
         DataError: A column is missing, or a labelled row has no proper map.
