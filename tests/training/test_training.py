@@ -382,7 +382,7 @@ def test_two_processes_train_one_model_together(trained: Path, tmp_path: Path, m
             [*start, fabwafer, *words, "--out", str(out)], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        losses.append([float(loss) for loss in re.findall(r"round \d of 4: loss ([0-9.]+)", done.stderr)])
+        losses.append([float(loss) for loss in re.findall(r"epoch \d of 4: loss ([0-9.]+)", done.stderr)])
     assert len(losses[0]) == len(losses[1]) == 4, "one of the two processes speaks"
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert read_card(together).training == read_card(alone).training | {

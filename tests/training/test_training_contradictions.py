@@ -42,7 +42,7 @@ def test_names_stay_with_their_maps() -> None:
 def test_where_nothing_is_contradicted_the_table_is_empty_and_nothing_is_drawn(tmp_path: Path) -> None:
     write_contradictions([], five(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["contradicted.csv"]
-    assert (tmp_path / "contradicted.csv").read_text() == "map,group,label,said,probability\n"
+    assert (tmp_path / "contradicted.csv").read_text() == "map,group,label,predicted,probability\n"
 
 
 def test_a_label_that_was_changed_is_found_by_its_file_and_drawn(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_label_that_was_changed_is_found_by_its_file_and_drawn(tmp_path: Path)
         rows = list(csv.DictReader(file))
     assert f"{len(rows)} labels are contradicted" in result.output
     (found,) = [row for row in rows if row["map"] == f"train/Center/{wrong:06d}.png"]
-    assert (found["label"], found["said"]) == ("Center", "Edge-Ring")
+    assert (found["label"], found["predicted"]) == ("Center", "Edge-Ring")
     assert float(found["probability"]) > 0.9
     sure = [float(row["probability"]) for row in rows]
     assert sure == sorted(sure, reverse=True)
