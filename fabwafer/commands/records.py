@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 if TYPE_CHECKING:
-    from fabwafer.records import Records, WaferRecord
+    from fabwafer.records import Filter, Records, WaferRecord
 
 app = typer.Typer()
 
@@ -28,14 +28,14 @@ def records(
 ) -> None:
     """Show what was received about each wafer, and what was said of it."""
     from fabwafer.commands.system import SystemNotFoundError, address
-    from fabwafer.records import Records, RecordsUnavailableError, SchemaError
+    from fabwafer.records import Filter, Records, RecordsUnavailableError, SchemaError
 
-    wanted: dict[str, Any] = {"fab": fab, "camera": camera, "imgid": imgid, "context": {"lot": lot} if lot else None}
+    wanted = Filter(fab=fab, camera=camera, imgid=imgid, lot=lot)
     try:
         with Records(address("database_url", data)) as found:
             found.check()
             if as_json:
-                for record in found.wafers(**wanted):
+                for record in found.wafers(wanted):
                     print(json.dumps(_as_json(record), separators=(",", ":")))
             else:
                 _print_table(found, wanted)
@@ -73,7 +73,7 @@ def _as_json(record: "WaferRecord") -> dict[str, Any]:
     return line
 
 
-def _print_table(found: "Records", wanted: dict[str, Any]) -> None:
+def _print_table(found: "Records", wanted: "Filter") -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -82,11 +82,11 @@ def _print_table(found: "Records", wanted: dict[str, Any]) -> None:
     for column in table.columns:
         column.no_wrap = column.header != "wafer"
     table.columns[1].overflow = "fold"
-    for record in islice(found.wafers(**wanted, newest_first=True), _SHOWN):
+    for record in islice(found.wafers(wanted, newest_first=True), _SHOWN):
         table.add_row(*_cells(record))
     console = Console()
     console.print(table)
-    more = found.count(**wanted) - table.row_count
+    more = found.count(wanted) - table.row_count
     if more > 0:
         console.print(f"and {more} more, received earlier; --json prints all")
 

@@ -20,13 +20,13 @@ def threshold(
     data: Annotated[Path | None, typer.Option(help="The system's data directory.")] = None,
 ) -> None:
     """Set from which probability on a defect raises an alert; it holds for what is recorded from now on."""
-    from fabwafer.records import Records, RecordsUnavailableError, SchemaError
+    from fabwafer.records import Records, RecordsUnavailableError, SchemaError, ThresholdRefusedError
 
     try:
         with Records(address("database_url", data)) as records:
             records.check()
             records.set_threshold(value, fab=fab, camera=camera, label=canonical_name(label) if label else None)
-    except (SystemNotFoundError, SchemaError, RecordsUnavailableError, ValueError) as error:
+    except (SystemNotFoundError, SchemaError, RecordsUnavailableError, ThresholdRefusedError) as error:
         raise SystemExit(str(error)) from None
     whose = " ".join(f"{name} {chosen}" for name, chosen in (("fab", fab), ("camera", camera)) if chosen)
     print(f"{canonical_name(label) if label else 'Any defect'} of {whose or 'all cameras'} alerts from {value:g} on")

@@ -4,7 +4,7 @@ import pytest
 
 from fabwafer.defects import NOT_A_WAFER
 from fabwafer.messages.bodies import Topic, read_device_prediction
-from fabwafer.records import ReceivedPrediction, Records
+from fabwafer.records import ReceivedPrediction, Records, ThresholdRefusedError
 from tests.support.records import CAPTURED, said, the_record
 
 
@@ -142,7 +142,7 @@ def test_a_threshold_decides_from_then_on(records: Records) -> None:
 
 @pytest.mark.parametrize(("value", "camera"), [(1.5, None), (-0.1, None), (0.5, "cam1")])
 def test_a_threshold_that_cannot_be_meant_is_refused(records: Records, value: float, camera: str | None) -> None:
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ThresholdRefusedError, match="expected"):
         records.set_threshold(value, camera=camera)
 
 

@@ -184,7 +184,7 @@ def test_old_images_are_forgotten_but_for_reviewed_wafers(records: Records) -> N
 
     kept = {name: records.image("fab1", "cam1", name) for name in "abc"}
     assert kept == {"a": None, "b": b"a file", "c": b"a file"}
-    assert [record.shots[0].kept for record in records.wafers()] == [False, True, True]
+    assert [record.shots[0].has_file for record in records.wafers()] == [False, True, True]
     assert records.forget_images(received_before=30) == 0
 
 
