@@ -223,14 +223,18 @@ class Records:
             float32 [n, d], n at least 1; d is the first one's width, and any of another width is left out.
         """
         conditions = wafers.conditions_of(wanted)
-        after, width = 0, None
+        after = 0
+        width: int | None = None
         while True:
             with reading(self._engine) as connection:
-                ids, matrix = embeddings.read_block(connection, model, conditions, after=after, size=size, width=width)
-            if not len(ids):
+                rows, last = embeddings.read_block(connection, model, conditions, after=after, size=size)
+            if last is None:
                 return
-            yield ids, matrix
-            after, width = int(ids[-1]), matrix.shape[1]
+            after = last
+            if rows and width is None:
+                width = len(rows[0][1])
+            if rows := [row for row in rows if len(row[1]) == width]:
+                yield embeddings.unpack_block(rows)
 
     # Reviews
 

@@ -1,14 +1,14 @@
 """Embeddings: packed as float16, little endian, and read as blocks of float32.
 
 Half the size of float32 is enough: embeddings are compared with each other, nothing is computed from them. Only
-`read_block` needs NumPy, which the `records` extra does not bring.
+`unpack_block` needs NumPy, which the `records` extra does not bring.
 """
 
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, and_, select
 
 from fabwafer.records.tables import predictions, wafers
 
@@ -36,43 +36,41 @@ def unpack(packed: bytes) -> tuple[float, ...]:
 
 
 def read_block(
-    connection: Connection,
-    model: str,
-    conditions: Sequence[ColumnElement[bool]],
-    *,
-    after: int,
-    size: int,
-    width: int | None,
-) -> "Block":
-    """Read one block of embeddings, in the order of the wafers' ids.
+    connection: Connection, model: str, conditions: Sequence[ColumnElement[bool]], *, after: int, size: int
+) -> tuple[list[tuple[int, bytes]], int | None]:
+    """Read the packed embeddings of one block of wafers, in the order of the wafers' ids.
 
     Args:
         connection: A transaction that reads.
-        model: Only wafers whose current prediction is of this model: embeddings of two models cannot be compared.
+        model: Only embeddings of wafers whose current prediction is of this model.
         conditions: On the table of wafers.
         after: Only wafers with a larger id.
-        size: The most rows to read.
-        width: Only embeddings of this many numbers; None for as many as the first one has.
+        size: The most wafers to look at.
 
     Returns:
-        Ids of wafers, int64 [n], and their embeddings, float32 [n, width]; n is 0 when there are no more.
+        Ids of wafers and their embeddings, which may be none, and the last id of the block; None at the end.
     """
-    import numpy as np
-
-    length = func.length(predictions.c.embedding)
-    # Wafers by their primary key, and for each its current prediction by its primary key.
-    statement = (
-        select(wafers.c.id, predictions.c.embedding)
-        .join(predictions, predictions.c.id == wafers.c.current_id)
-        .where(predictions.c.model == model, length > 0 if width is None else length == 2 * width)
+    block = (
+        select(wafers.c.id, wafers.c.current_id)
         .where(wafers.c.id > after, *conditions)
         .order_by(wafers.c.id)
         .limit(size)
+        .subquery("block")
+    )
+    # Both by primary keys. Were the block limited after the join, PostgreSQL would join all wafers for each block.
+    statement = (
+        select(block.c.id, predictions.c.embedding)
+        .outerjoin(predictions, and_(predictions.c.id == block.c.current_id, predictions.c.model == model))
+        .order_by(block.c.id)
     )
     rows = connection.execute(statement).all()
-    if width is None and rows:
-        width = len(rows[0][1]) // 2
-        rows = [row for row in rows if len(row[1]) == 2 * width]
-    ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-    halves = np.frombuffer(b"".join(row[1] for row in rows), "<f2")
-    return ids, halves.reshape(len(rows), width or 0).astype(np.float32)
+    return [(row[0], row[1]) for row in rows if row[1]], rows[-1][0] if rows else None
+
+
+def unpack_block(rows: Sequence[tuple[int, bytes]]) -> "Block":
+    """Unpack ids and packed embeddings of one width: int64 [n], and float32 [n, d]."""
+    import numpy as np
+
+    ids = np.fromiter((row_id for row_id, _ in rows), np.int64, len(rows))
+    halves = np.frombuffer(b"".join(packed for _, packed in rows), "<f2")
+    return ids, halves.reshape(len(rows), -1).astype(np.float32)

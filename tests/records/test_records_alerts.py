@@ -1,10 +1,12 @@
 """A prediction that names a defect with enough probability raises one alert, decided when it is stored."""
 
+import math
+
 import pytest
 
 from fabwafer.defects import NOT_A_WAFER
 from fabwafer.messages.bodies import Topic, read_device_prediction
-from fabwafer.records import ReceivedPrediction, Records, ThresholdRefusedError
+from fabwafer.records import ReceivedPrediction, Records, Threshold, ThresholdRefusedError
 from tests.support.records import CAPTURED, said, the_record
 
 
@@ -128,6 +130,15 @@ def test_a_threshold_can_be_set_again(records: Records) -> None:
     records.set_threshold(0.8, label="Loc")
 
     assert records.threshold("fab1", "cam1", "Loc") == 0.8
+    assert records.thresholds() == [Threshold(None, None, "Loc", 0.8)]
+
+
+def test_all_thresholds_that_were_set_can_be_read(records: Records) -> None:
+    assert records.thresholds() == []
+    records.set_threshold(0.7, fab="fab1", camera="cam1", label="Loc")
+    records.set_threshold(0.4)
+
+    assert records.thresholds() == [Threshold(None, None, None, 0.4), Threshold("fab1", "cam1", "Loc", 0.7)]
 
 
 def test_a_threshold_decides_from_then_on(records: Records) -> None:
@@ -140,7 +151,7 @@ def test_a_threshold_decides_from_then_on(records: Records) -> None:
     assert records.store_predictions([said("Loc", 0.94, sequence=2)]).alerts == []
 
 
-@pytest.mark.parametrize(("value", "camera"), [(1.5, None), (-0.1, None), (0.5, "cam1")])
+@pytest.mark.parametrize(("value", "camera"), [(1.5, None), (-0.1, None), (math.nan, None), (0.5, "cam1")])
 def test_a_threshold_that_cannot_be_meant_is_refused(records: Records, value: float, camera: str | None) -> None:
     with pytest.raises(ThresholdRefusedError, match="expected"):
         records.set_threshold(value, camera=camera)

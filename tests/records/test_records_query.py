@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fabwafer.records import Filter, Records, RolloutChangedError, UnknownWaferError
+from fabwafer.records import Filter, Records, Review, RolloutChangedError, UnknownWaferError
 from tests.support.records import CAPTURED, said, shot, the_record
 
 
@@ -76,15 +76,15 @@ def test_of_two_who_decide_at_once_the_second_is_told(records: Records) -> None:
         records.set_rollout("v1", author="kim", after=0)
 
 
-def test_the_last_review_of_a_wafer_counts(records: Records) -> None:
+def test_a_wafer_has_all_its_reviews_and_the_last_one_counts(records: Records) -> None:
     records.store_shots([shot()])
-    assert the_record(records).review is None
+    assert (the_record(records).reviews, the_record(records).review) == ((), None)
     records.add_review("fab1", "cam1", "img1", label="Loc", reviewer="kim", at=20)
     records.add_review("fab1", "cam1", "img1", label="none", reviewer="lee", note="a smudge", at=10)
 
-    review = the_record(records).review
-    assert review is not None
-    assert (review.label, review.reviewer, review.time, review.note) == ("none", "lee", 10, "a smudge")
+    record = the_record(records)
+    assert record.reviews == (Review("Loc", "kim", 20, None), Review("none", "lee", 10, "a smudge"))
+    assert record.review == record.reviews[-1]
 
 
 def test_only_a_wafer_that_was_received_can_be_reviewed(records: Records) -> None:
