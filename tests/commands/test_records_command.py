@@ -38,6 +38,7 @@ def test_each_record_is_a_line(database: str) -> None:
                 said("Loc", 0.75, imgid="a", model="v2", shadow=True, received=4),
             ]
         )
+        records.add_review("fab1", "cam1", "a", label="Loc", reviewer="lee", note="at the edge", at=8)
         records.add_review("fab1", "cam1", "a", label="Scratch", reviewer="kim", at=9)
 
     [first, second] = lines(database=database)
@@ -50,7 +51,10 @@ def test_each_record_is_a_line(database: str) -> None:
         "lot": "L1",
         "images": 1,
         "map": COUNTS,
-        "review": {"label": "Scratch", "reviewer": "kim", "time": 9},
+        "reviews": [
+            {"label": "Loc", "reviewer": "lee", "time": 8, "note": "at the edge"},
+            {"label": "Scratch", "reviewer": "kim", "time": 9, "note": None},
+        ],
     }
     assert cluster == {
         "source": "cluster",
@@ -78,6 +82,35 @@ def test_records_are_chosen_by_fab_camera_image_and_lot(tmp_path: Path) -> None:
     assert len(lines("--imgid", "i", database=url)) == 4
     assert len(lines("--lot", "gj", database=url)) == 2
     assert lines("--fab", "h", database=url) == []
+
+
+def test_records_are_chosen_by_what_became_of_them(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    migrate(url)
+    with Records(url) as records:
+        records.store_predictions(
+            [
+                said("Loc", imgid="alert"),
+                said("Loc", 0.3, imgid="quiet", review=True),
+                said("none", imgid="reviewed", review=True),
+            ]
+        )
+        records.add_review("fab1", "cam1", "reviewed", label="Donut", reviewer="kim")
+
+    assert [line["imgid"] for line in lines("--class", "loc", database=url)] == ["alert", "quiet"]
+    assert [line["imgid"] for line in lines("--alert", database=url)] == ["alert"]
+    assert [line["imgid"] for line in lines("--needs-review", database=url)] == ["quiet"]
+    table = run(database=url).stdout
+    assert [word for word in ("needed", "Donut") if word in table] == ["needed", "Donut"]
+
+
+def test_what_a_device_names_commands_no_terminal(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    migrate(url)
+    with Records(url) as records:
+        records.store_predictions([said("\x1b[2J[red]Loc:smile:\n\u202e", source="device")])
+
+    assert "\\x1b[2J[red]Loc:smile:\\n\\u202e" in run(database=url).stdout
 
 
 @pytest.fixture
