@@ -56,8 +56,9 @@ wafers = Table(
     Column("imgid", String, nullable=False),
     # When anything was last received about it, ms: the newest come first in lists.
     Column("received", BigInteger, nullable=False),
-    # What lists are filtered by, kept here by those who store predictions and reviews, so that no list looks at the
-    # predictions of a million wafers. A row of predictions; no foreign key, since predictions refer to wafers.
+    # Copies for the filters of lists, so that no list reads the predictions of a million wafers. The transactions that
+    # store predictions and reviews write them. The current prediction's id is no foreign key: predictions refer to
+    # wafers already.
     Column("current_id", BigInteger),
     Column("label", String),  # the class and the probability of the current prediction, which never change
     Column("probability", Double),

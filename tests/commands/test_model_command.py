@@ -15,7 +15,7 @@ from fabwafer.records import Records, Rollout
 from fabwafer.records.query import earlier_champions
 from fabwafer_training.commands.model import app
 from tests.support.object_store import Bucket
-from tests.support.records import WHO, said
+from tests.support.records import WHO, predicted
 from tests.support.tiny_models import make
 
 SHIPPED = read_card(default_model()).version
@@ -298,7 +298,9 @@ def compare(records: Records, *pairs: tuple[str, str]) -> None:
     """Lets the champion and v2, which is on trial, say these classes of as many wafers."""
     for number, (champion, candidate) in enumerate(pairs):
         imgid = f"w{number}"
-        records.store_predictions([said(champion, imgid=imgid), said(candidate, imgid=imgid, model="v2", shadow=True)])
+        records.store_predictions(
+            [predicted(champion, imgid=imgid), predicted(candidate, imgid=imgid, model="v2", shadow=True)]
+        )
 
 
 def test_a_trial_shows_where_the_two_differ_and_who_is_right(store: Store, own_records: Records) -> None:

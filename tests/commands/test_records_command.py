@@ -1,4 +1,4 @@
-"""`fabwafer records` prints what was received, for people and for scripts."""
+"""`fabwafer records` prints records, for people and for scripts."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fabwafer.records import Records, migrate
-from tests.support.records import CAPTURED, said, shot
+from tests.support.records import CAPTURED, predicted, shot
 
 COUNTS = {"rows": 30, "columns": 28, "passed": 600, "failed": 40, "regions": 3, "largest": 31}
 
@@ -33,9 +33,9 @@ def test_each_record_is_a_line(database: str) -> None:
         records.store_shots([shot(imgid="a", lot="L1"), shot(imgid="b")])
         records.store_predictions(
             [
-                said("Loc", 0.875, imgid="a", wafer=True, map=COUNTS, received=2),
-                said("none", 0.5, imgid="a", source="device", model="unknown", timestamp=CAPTURED + 1, received=3),
-                said("Loc", 0.75, imgid="a", model="v2", shadow=True, received=4),
+                predicted("Loc", 0.875, imgid="a", wafer=True, map=COUNTS, received=2),
+                predicted("none", 0.5, imgid="a", source="device", model="unknown", timestamp=CAPTURED + 1, received=3),
+                predicted("Loc", 0.75, imgid="a", model="v2", shadow=True, received=4),
             ]
         )
         records.add_review("fab1", "cam1", "a", label="Loc", reviewer="lee", note="at the edge", at=8)
@@ -90,9 +90,9 @@ def test_records_are_chosen_by_what_became_of_them(tmp_path: Path) -> None:
     with Records(url) as records:
         records.store_predictions(
             [
-                said("Loc", imgid="alert"),
-                said("Loc", 0.3, imgid="quiet", review=True),
-                said("none", imgid="reviewed", review=True),
+                predicted("Loc", imgid="alert"),
+                predicted("Loc", 0.3, imgid="quiet", review=True),
+                predicted("none", imgid="reviewed", review=True),
             ]
         )
         records.add_review("fab1", "cam1", "reviewed", label="Donut", reviewer="kim")
@@ -101,14 +101,14 @@ def test_records_are_chosen_by_what_became_of_them(tmp_path: Path) -> None:
     assert [line["imgid"] for line in lines("--alert", database=url)] == ["alert"]
     assert [line["imgid"] for line in lines("--needs-review", database=url)] == ["quiet"]
     table = run(database=url).stdout
-    assert [word for word in ("needed", "Donut") if word in table] == ["needed", "Donut"]
+    assert [label for label in ("needed", "Donut") if label in table] == ["needed", "Donut"]
 
 
 def test_what_a_device_names_commands_no_terminal(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'records.db'}"
     migrate(url)
     with Records(url) as records:
-        records.store_predictions([said("\x1b[2J[red]Loc:smile:\n\u202e", source="device")])
+        records.store_predictions([predicted("\x1b[2J[red]Loc:smile:\n\u202e", source="device")])
 
     assert "\\x1b[2J[red]Loc:smile:\\n\\u202e" in run(database=url).stdout
 
@@ -119,7 +119,9 @@ def system(tmp_path: Path) -> Path:
     url = f"sqlite:///{tmp_path / 'records.db'}"
     migrate(url)
     with Records(url) as records:
-        records.store_predictions([said(imgid=f"i{number:02}", received=number, map=COUNTS) for number in range(30)])
+        records.store_predictions(
+            [predicted(imgid=f"i{number:02}", received=number, map=COUNTS) for number in range(30)]
+        )
     return tmp_path
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from fabwafer.records import Filter, Records
-from tests.support.records import said
+from tests.support.records import predicted
 
 
 def test_embeddings_come_in_blocks_with_the_ids_of_their_wafers(records: Records) -> None:
     expected = {f"i{number}": [number, -0.5, 0.1] for number in range(25)}
-    records.store_predictions([said(imgid=name, embedding=values) for name, values in expected.items()])
+    records.store_predictions([predicted(imgid=name, embedding=values) for name, values in expected.items()])
     names = {row.id: row.imgid for row in records.rows()}
 
     blocks = list(records.embeddings("v1", size=10))
@@ -31,14 +31,14 @@ def names_of(records: Records, model: str, wanted: Filter, size: int = 10) -> li
 def test_only_current_predictions_of_the_model_that_match_are_read(records: Records, size: int) -> None:
     records.store_predictions(
         [
-            said(imgid="old", model="v1", embedding=[1, 2]),
-            said(imgid="both", model="v1", embedding=[1, 2]),
-            said(imgid="both", model="v2", embedding=[1, 2], received=2),
-            said(imgid="tried", model="v1", embedding=[1, 2]),
-            said(imgid="tried", model="v2", embedding=[1, 2], received=2, shadow=True),
-            said(imgid="other", model="v2", embedding=[1, 2], prediction="Donut"),
-            said(imgid="no-wafer", model="v2"),
-            said(imgid="device", model="v2", source="device", embedding=[1, 2]),
+            predicted(imgid="old", model="v1", embedding=[1, 2]),
+            predicted(imgid="both", model="v1", embedding=[1, 2]),
+            predicted(imgid="both", model="v2", embedding=[1, 2], received=2),
+            predicted(imgid="tried", model="v1", embedding=[1, 2]),
+            predicted(imgid="tried", model="v2", embedding=[1, 2], received=2, shadow=True),
+            predicted(imgid="other", model="v2", embedding=[1, 2], prediction="Donut"),
+            predicted(imgid="no-wafer", model="v2"),
+            predicted(imgid="device", model="v2", source="device", embedding=[1, 2]),
         ]
     )
 
@@ -51,7 +51,7 @@ def test_only_current_predictions_of_the_model_that_match_are_read(records: Reco
 def test_an_embedding_of_another_width_is_left_out(records: Records) -> None:
     widths = {"a": 2, "b": 0, "c": 3, "d": 2}
     for name, width in widths.items():
-        records.store_predictions([said(imgid=name, embedding=[0.5] * width)])
+        records.store_predictions([predicted(imgid=name, embedding=[0.5] * width)])
 
     assert names_of(records, "v1", Filter()) == ["a", "d"]
     assert names_of(records, "v1", Filter(), size=1) == ["a", "d"]

@@ -13,7 +13,7 @@ from fabwafer.messages.bodies import CONTEXT_FIELDS
 from fabwafer.records import CursorError, Filter, Records, WaferRecord, WaferRow
 from fabwafer.records.engine import connect, reading, writing
 from fabwafer.records.wafers import find_wafers
-from tests.support.records import empty, said, shot
+from tests.support.records import empty, predicted, shot
 
 COUNTS = {"rows": 30, "columns": 28, "passed": 600, "failed": 40, "regions": 3, "largest": 31}
 
@@ -58,7 +58,7 @@ def store(records: Records, kind: str, fields: dict[str, Any], number: int) -> N
         records.store_shots([shot(f"{number}".encode(), **fields, **receipt)])
     elif kind == "prediction":
         shadow = fields["shadow"] and fields["source"] == "cluster"
-        records.store_predictions([said(**{**fields, "shadow": shadow}, **receipt)])
+        records.store_predictions([predicted(**{**fields, "shadow": shadow}, **receipt)])
     elif records.wafer("fab1", "cam1", fields["imgid"]):
         records.add_review("fab1", "cam1", **fields, reviewer="kim", at=number)
 
@@ -158,7 +158,7 @@ def test_pages_follow_each_other_to_the_end(records: Records) -> None:
 def test_what_arrives_between_two_pages_shows_no_wafer_twice(records: Records) -> None:
     records.store_shots([shot(imgid=f"i{number}", received=number) for number in range(4)])
     first = records.page(size=2)
-    records.store_predictions([said(imgid="i3", received=9), said(imgid="i9", received=9)])
+    records.store_predictions([predicted(imgid="i3", received=9), predicted(imgid="i9", received=9)])
 
     assert [row.imgid for row in records.page(size=2, cursor=first.cursor).rows] == ["i1", "i0"]
 
@@ -200,7 +200,7 @@ def test_a_cursor_of_another_order_is_refused(records: Records) -> None:
 
 
 def test_a_filter_may_hold_any_text(records: Records) -> None:
-    records.store_predictions([said(lot="a\0b")])
+    records.store_predictions([predicted(lot="a\0b")])
 
     assert records.count(Filter(lot="a\0b")) == 1
     assert records.count(Filter(fab="\0", camera="'; --", label="%")) == 0
@@ -217,11 +217,11 @@ def test_a_wafer_is_read_by_its_name(records: Records) -> None:
 
 def test_a_wafer_needs_a_review_until_there_is_one(records: Records) -> None:
     unsure = Filter(needs_review=True)
-    records.store_predictions([said(review=True)])
+    records.store_predictions([predicted(review=True)])
     assert records.count(unsure) == 1
 
     records.add_review("fab1", "cam1", "img1", label="Loc", reviewer="kim")
-    records.store_predictions([said(review=True, received=9, timestamp=9)])
+    records.store_predictions([predicted(review=True, received=9, timestamp=9)])
     assert records.count(unsure) == 0
     assert records.count(Filter(reviewed=True)) == 1
 

@@ -1,4 +1,4 @@
-"""One owner makes the tables; the others only check that they fit, and say so when they do not."""
+"""One owner makes the tables; the others only check that they fit, with a sentence when they do not."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
