@@ -5,7 +5,8 @@ The tree, by the module that raises:
 - maps: `BadImageError`, `NotAWaferMapError`
 - messages: `MessageRefusedError`
 - models: `ModelRefusedError`, `StoreError` > `DamagedError`
-- records: `RecordsUnavailableError`, `SchemaError`, `UnknownWaferError`, `RolloutChangedError`
+- records: `RecordsUnavailableError`, `DatabaseUrlError`, `SchemaError`, `CursorError`, `UnknownWaferError`,
+  `ThresholdRefusedError`, `RolloutChangedError`
 - service: `SettingsError`
 - commands: `SystemNotFoundError`
 - edge: `CameraRefusedError`

@@ -1,17 +1,21 @@
-"""`fabwafer records`: what was received about each wafer, and what was said of it."""
+"""`fabwafer records`: what was received about each wafer, its predictions and reviews."""
 
 import json
-import sys
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-if TYPE_CHECKING:
-    from fabwafer.records import Records, WaferRecord
+from fabwafer.commands.app import Commands
+from fabwafer.commands.connections import open_records
+from fabwafer.commands.options import Data, Json
+from fabwafer.commands.text import one_line
 
-app = typer.Typer()
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from fabwafer.records import Filter, Records, WaferRecord, WaferRow
+
+app = Commands()
 
 _SHOWN: Final = 20
 
@@ -19,29 +23,37 @@ _SHOWN: Final = 20
 @app.command()
 def records(
     *,
-    data: Annotated[Path | None, typer.Option(help="Data directory of the system.")] = None,
+    data: Data = None,
     fab: Annotated[str | None, typer.Option(help="Only wafers of this fab.")] = None,
     camera: Annotated[str | None, typer.Option(help="Only wafers of this camera.")] = None,
     imgid: Annotated[str | None, typer.Option(help="Only the wafer of this image.")] = None,
     lot: Annotated[str | None, typer.Option(help="Only wafers of this lot.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every record, as JSON, one a line.")] = False,
+    label: Annotated[str | None, typer.Option("--class", help="Only wafers whose current prediction it is.")] = None,
+    alert: Annotated[bool, typer.Option("--alert", help="Only wafers that raised an alert.")] = False,
+    needs_review: Annotated[
+        bool, typer.Option("--needs-review", help="Only wafers that a person should look at, and nobody has.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Show what was received about each wafer, and what was said of it."""
-    from fabwafer.commands.system import SystemNotFoundError, address
-    from fabwafer.records import Records, RecordsUnavailableError, SchemaError
+    """Show what was received about each wafer, its predictions and reviews: the newest, or all as JSON."""
+    from fabwafer.defects import canonical_name
+    from fabwafer.records import Filter
 
-    wanted: dict[str, Any] = {"fab": fab, "camera": camera, "imgid": imgid, "context": {"lot": lot} if lot else None}
-    try:
-        with Records(address("database_url", data)) as found:
-            found.check()
-            if as_json:
-                for record in found.wafers(**wanted):
-                    print(json.dumps(_as_json(record), separators=(",", ":")))
-            else:
-                _print_table(found, wanted)
-    except (SystemNotFoundError, SchemaError, RecordsUnavailableError) as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(1) from None
+    wanted = Filter(
+        fab=fab,
+        camera=camera,
+        imgid=imgid,
+        lot=lot,
+        label=canonical_name(label) if label else None,
+        alert=alert or None,
+        needs_review=needs_review or None,
+    )
+    with open_records(data) as opened:
+        if as_json:
+            for record in opened.wafers(wanted):
+                print(json.dumps(_as_json(record), separators=(",", ":")))
+        else:
+            _print_table(opened, wanted)
 
 
 def _as_json(record: "WaferRecord") -> dict[str, Any]:
@@ -54,55 +66,63 @@ def _as_json(record: "WaferRecord") -> dict[str, Any]:
         "images": len(record.shots),
         "predictions": [
             {
-                "source": said.source,
-                "model": said.model,
-                "timestamp": said.timestamp,
-                "prediction": said.prediction,
-                "probability": said.probability,
-                "wafer": said.wafer,
-                "alert": said.alert,
-                **({"shadow": True} if said.shadow else {}),
+                "source": prediction.source,
+                "model": prediction.model,
+                "timestamp": prediction.timestamp,
+                "prediction": prediction.prediction,
+                "probability": prediction.probability,
+                "wafer": prediction.wafer,
+                "alert": prediction.alert,
+                **({"shadow": True} if prediction.shadow else {}),
             }
-            for said in record.predictions
+            for prediction in record.predictions
         ],
     }
     if record.map:
         line["map"] = record.map.model_dump()
-    if record.review:
-        line["review"] = {"label": record.review.label, "reviewer": record.review.reviewer, "time": record.review.time}
+    if record.reviews:
+        line["reviews"] = [
+            {"label": review.label, "reviewer": review.reviewer, "time": review.time, "note": review.note}
+            for review in record.reviews
+        ]
     return line
 
 
-def _print_table(found: "Records", wanted: dict[str, Any]) -> None:
+def _print_table(opened: "Records", wanted: "Filter") -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("received", "wafer", "prediction", "prob.", "by", "yield", "alert", box=SIMPLE, padding=(0, 1, 0, 0))
+    headings = ("received", "wafer", "prediction", "prob.", "by", "yield", "alert", "review")
+    table = Table(*headings, box=SIMPLE, padding=(0, 1, 0, 0))
     for column in table.columns:
         column.no_wrap = column.header != "wafer"
     table.columns[1].overflow = "fold"
-    for record in islice(found.wafers(**wanted, newest_first=True), _SHOWN):
-        table.add_row(*_cells(record))
+    page = opened.page(wanted, size=_SHOWN)
+    for row in page.rows:
+        table.add_row(*_cells(row))
     console = Console()
     console.print(table)
-    more = found.count(**wanted) - table.row_count
-    if more > 0:
+    if page.cursor is not None:
+        more = opened.count(wanted) - len(page.rows)
         console.print(f"and {more} more, received earlier; --json prints all")
 
 
-def _cells(record: "WaferRecord") -> list[str]:
+def _cells(row: "WaferRow") -> "list[Text]":
+    """Return the cells of a row; as `Text`, in which nothing from outside is taken for markup."""
     from datetime import datetime
 
-    received = datetime.fromtimestamp(record.received / 1000).astimezone().strftime("%m-%d %H:%M:%S")
-    said, counted = record.current, record.map
-    dies = counted.passed + counted.failed if counted else 0
-    return [
-        received,
-        f"{record.fab}/{record.camera}/{record.imgid}",
-        said.prediction if said else "waiting",
-        f"{said.probability:.2f}" if said else "",
-        (said.model if said.source == "cluster" else said.source) if said else "",
-        f"{counted.passed / dies:.1%}" if counted and dies else "",
-        "yes" if any(one.alert for one in record.predictions) else "",
+    from rich.text import Text
+
+    dies = row.map.passed + row.map.failed if row.map else 0
+    cells = [
+        datetime.fromtimestamp(row.received / 1000).astimezone().strftime("%m-%d %H:%M:%S"),
+        f"{row.fab}/{row.camera}/{row.imgid}",
+        row.label or "waiting",
+        "" if row.probability is None else f"{row.probability:.2f}",
+        (row.model if row.source == "cluster" else row.source) or "",
+        f"{row.map.passed / dies:.1%}" if row.map and dies else "",
+        "yes" if row.alert else "",
+        row.reviewed or ("needed" if row.review else ""),
     ]
+    return [Text(one_line(cell)) for cell in cells]

@@ -1,16 +1,24 @@
-"""The records: what was received about each wafer, and what was said of it, in SQLite or PostgreSQL."""
+"""The records: what was received about each wafer, its predictions and reviews, in SQLite or PostgreSQL."""
 
-from fabwafer.records.alerting import DEFAULT_THRESHOLD, PendingAlert
-from fabwafer.records.database import Records, RolloutChangedError, UnknownWaferError
-from fabwafer.records.engine import RecordsUnavailableError
-from fabwafer.records.query import PredictionRecord, Review, Rollout, ShotRecord, WaferRecord
+from fabwafer.records.alerts import PendingAlert, StoredPredictions
+from fabwafer.records.database import Records
+from fabwafer.records.engine import DatabaseUrlError, RecordsUnavailableError
+from fabwafer.records.predictions import PredictionRecord, ReceivedPrediction
+from fabwafer.records.reviews import Review, UnknownWaferError
+from fabwafer.records.rollouts import Rollout, RolloutChangedError
 from fabwafer.records.schema import SchemaError, migrate
-from fabwafer.records.store import ReceivedPrediction, Shot, StoredPredictions
-from fabwafer.records.trial import Compared
+from fabwafer.records.shots import Shot, ShotRecord
+from fabwafer.records.thresholds import DEFAULT_THRESHOLD, Threshold, ThresholdRefusedError
+from fabwafer.records.trials import Compared
+from fabwafer.records.wafers import CursorError, Filter, Page, WaferRecord, WaferRow
 
 __all__ = [
     "DEFAULT_THRESHOLD",
     "Compared",
+    "CursorError",
+    "DatabaseUrlError",
+    "Filter",
+    "Page",
     "PendingAlert",
     "PredictionRecord",
     "ReceivedPrediction",
@@ -23,7 +31,10 @@ __all__ = [
     "Shot",
     "ShotRecord",
     "StoredPredictions",
+    "Threshold",
+    "ThresholdRefusedError",
     "UnknownWaferError",
     "WaferRecord",
+    "WaferRow",
     "migrate",
 ]

@@ -1,26 +1,43 @@
-"""The records of all wafers in one database: what the parts call."""
+"""The records of all wafers in one database: what the parts call. The SQL is in the modules beside this one."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, RowMapping
 
-from fabwafer.errors import FabwaferError
-from fabwafer.records import alerting, query, schema, store, trial
+from fabwafer.records import (
+    alerts,
+    embeddings,
+    predictions,
+    reviews,
+    rollouts,
+    schema,
+    shots,
+    thresholds,
+    trials,
+    wafers,
+)
+from fabwafer.records.alerts import PendingAlert, StoredPredictions
 from fabwafer.records.engine import connect, reading, writing
-from fabwafer.records.tables import reviews, rollouts, shots
+from fabwafer.records.predictions import ReceivedPrediction
+from fabwafer.records.reviews import Review
+from fabwafer.records.rollouts import Rollout
+from fabwafer.records.shots import Shot
+from fabwafer.records.thresholds import Threshold
+from fabwafer.records.trials import Compared
+from fabwafer.records.wafers import ALL, Filter, Page, Place, WaferRecord, WaferRow
 
-_CHUNK = 1000
+if TYPE_CHECKING:
+    from fabwafer.records.embeddings import Block
 
+_WALK: Final = 500
+"""Wafers a transaction when all are read: a slow reader holds nothing up."""
 
-class UnknownWaferError(FabwaferError):
-    """Nothing was received about the wafer that was named."""
+_DELETED_AT_ONCE: Final = 1000
 
-
-class RolloutChangedError(FabwaferError):
-    """Somebody else said who is to serve in the meantime; what was to be said then may be wrong now."""
+T = TypeVar("T")
 
 
 class Records:
@@ -31,6 +48,9 @@ class Records:
 
     Args:
         url: `sqlite:///FILE`, or `postgresql://...` with or without a driver's name. It is connected when first used.
+
+    Raises:
+        DatabaseUrlError: It is the URL of no database that there is a driver for.
     """
 
     def __init__(self, url: str) -> None:
@@ -45,122 +65,178 @@ class Records:
         self.close()
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         self._engine.dispose()
 
     def check(self) -> None:
-        """Checks that the tables fit this program.
+        """Check that the tables fit this program.
 
         Raises:
             SchemaError: They do not; the text says what to do.
         """
         schema.check(self._engine)
 
-    def store_shots(self, shots: Sequence[store.Shot]) -> int:
-        """Stores images as received; returns how many were new. The same file and moment of capture is stored once."""
-        with writing(self._engine) as connection:
-            return store.store_shots(connection, shots)
+    # What is received
 
-    def store_predictions(self, predictions: Sequence[store.ReceivedPrediction]) -> store.StoredPredictions:
-        """Stores predictions and, in the same transaction, the alerts that the new ones raise."""
+    def store_shots(self, received: Sequence[Shot]) -> int:
+        """Store images as received; return how many were new. The same file and moment of capture is stored once."""
         with writing(self._engine) as connection:
-            return store.store_predictions(connection, predictions, alerting.read_thresholds(connection))
+            return shots.store_shots(connection, received)
 
-    def pending_alerts(self, limit: int = 100) -> list[alerting.PendingAlert]:
-        """Reads alerts to send: those with the fewest attempts first, the oldest of them first."""
+    def store_predictions(self, received: Sequence[ReceivedPrediction]) -> StoredPredictions:
+        """Store predictions and, in the same transaction, the alerts that the new ones raise."""
+        with writing(self._engine) as connection:
+            stored = predictions.store_predictions(connection, received)
+            raised = alerts.raise_alerts(connection, stored.serving, thresholds.threshold_finder(connection))
+        return StoredPredictions(stored.new, raised)
+
+    def forget_images(self, received_before: int) -> int:
+        """Delete the image files that were received before a moment (ms), except those of reviewed wafers.
+
+        Returns:
+            How many were deleted. Everything else that is known of their wafers stays.
+        """
+        deleted = 0
+        while True:  # in steps, so that storing never waits for long
+            with writing(self._engine) as connection:
+                now = shots.delete_files(connection, received_before, _DELETED_AT_ONCE)
+            deleted += now
+            if now < _DELETED_AT_ONCE:
+                return deleted
+
+    # Alerts and their thresholds
+
+    def pending_alerts(self, limit: int = 100) -> list[PendingAlert]:
+        """Read alerts to send: those with the fewest attempts first, the oldest of them first."""
         with reading(self._engine) as connection:
-            return alerting.read_pending(connection, limit)
+            return alerts.read_pending(connection, limit)
 
     def count_pending_alerts(self) -> int:
-        """Counts the alerts that are not sent yet, however many they are."""
+        """Count the alerts that are not sent yet, however many they are."""
         with reading(self._engine) as connection:
-            return alerting.count_pending(connection)
+            return alerts.count_pending(connection)
 
     def mark_alert_sent(self, ids: Sequence[str]) -> None:
-        """Marks alerts as sent."""
+        """Mark alerts as sent."""
         with writing(self._engine) as connection:
-            alerting.mark_sent(connection, ids)
+            alerts.mark_sent(connection, ids)
 
     def mark_alert_failed(self, ids: Sequence[str], error: str) -> None:
-        """Counts a failed attempt to send; the alerts stay pending."""
+        """Count a failed attempt to send; the alerts stay pending."""
         with writing(self._engine) as connection:
-            alerting.mark_failed(connection, ids, error)
+            alerts.mark_failed(connection, ids, error)
 
     def threshold(self, fab: str, camera: str, label: str) -> float:
-        """The probability from which a class alerts on a camera.
+        """Return the probability from which a class alerts on a camera.
 
         The most specific that is set wins: camera and class, camera, fab and class, class, fab, all; else 0.5.
         """
         with reading(self._engine) as connection:
-            return alerting.read_thresholds(connection)(fab, camera, label)
+            return thresholds.threshold_finder(connection)(fab, camera, label)
+
+    def thresholds(self) -> list[Threshold]:
+        """Read all thresholds that were set, the most general first."""
+        with reading(self._engine) as connection:
+            return thresholds.read_thresholds(connection)
 
     def set_threshold(
         self, value: float, fab: str | None = None, camera: str | None = None, label: str | None = None
     ) -> None:
-        """Sets the threshold of a fab, camera or class, or of all of them.
+        """Set the threshold of a fab, camera or class, or of all of them.
 
         Raises:
-            ValueError: It is not within 0 to 1, or a camera is named without its fab.
+            ThresholdRefusedError: It is not within 0 to 1, or a camera is named without its fab.
         """
         with writing(self._engine) as connection:
-            alerting.write_threshold(connection, value, fab, camera, label)
+            thresholds.write_threshold(connection, Threshold(fab, camera, label, value))
 
-    def wafers(
-        self,
-        fab: str | None = None,
-        camera: str | None = None,
-        imgid: str | None = None,
-        *,
-        context: Mapping[str, str] | None = None,
-        newest_first: bool = False,
-    ) -> Iterator[query.WaferRecord]:
-        """Yields every record that matches, a page in memory at a time, without the image files.
+    # Wafers
+
+    def page(
+        self, wanted: Filter = ALL, *, cursor: str | None = None, size: int = 50, newest_first: bool = True
+    ) -> Page:
+        """Read one page of a list.
+
+        A wafer about which something is received while somebody turns the pages becomes the newest: with the newest
+        first it may be missed on later pages, but none is shown twice.
 
         Args:
-            fab: None for all, as the others.
-            camera: Of any fab, unless one is given.
-            imgid: Of any camera, unless one is given.
-            context: Lot, slot, product, tool, step, notch, as received with an image or a prediction.
+            wanted: Which wafers.
+            cursor: The one that came with the page before; None for the first page.
+            size: The most rows of the page, 1 or more.
+            newest_first: By the last receipt; else by fab, camera and imgid.
+
+        Raises:
+            CursorError: No page in this order gave that cursor.
+        """
+        after = wafers.read_cursor(cursor, newest_first=newest_first)
+        with reading(self._engine) as connection:
+            found, end = wafers.find_wafers(connection, wanted, after, size, newest_first=newest_first)
+            return Page(wafers.read_rows(connection, found), wafers.write_cursor(end))
+
+    def rows(self, wanted: Filter = ALL, *, newest_first: bool = False) -> Iterator[WaferRow]:
+        """Yield the row of every wafer that matches, a page in memory at a time.
+
+        Args:
+            wanted: Which wafers.
             newest_first: By the last receipt; else by fab, camera and imgid.
         """
-        return query.stream(self._engine, query.Filter(fab, camera, imgid, context), newest_first=newest_first)
+        return self._walk(wafers.read_rows, wanted, newest_first=newest_first)
 
-    def count(
-        self,
-        fab: str | None = None,
-        camera: str | None = None,
-        imgid: str | None = None,
-        *,
-        context: Mapping[str, str] | None = None,
-    ) -> int:
-        """Counts the records that `wafers` would yield."""
+    def wafers(self, wanted: Filter = ALL, *, newest_first: bool = False) -> Iterator[WaferRecord]:
+        """Yield all that is known of every wafer that matches, without the image files, a page in memory at a time.
+
+        Args:
+            wanted: Which wafers.
+            newest_first: By the last receipt; else by fab, camera and imgid.
+        """
+        return self._walk(wafers.read_records, wanted, newest_first=newest_first)
+
+    def wafer(self, fab: str, camera: str, imgid: str) -> WaferRecord | None:
+        """Read all that is known of a wafer, without the image files; None where nothing was received about it."""
         with reading(self._engine) as connection:
-            return query.count(connection, query.Filter(fab, camera, imgid, context))
+            found = wafers.find_wafer(connection, (fab, camera, imgid))
+            return next(iter(wafers.read_records(connection, found)), None)
+
+    def count(self, wanted: Filter = ALL) -> int:
+        """Count the wafers that match."""
+        with reading(self._engine) as connection:
+            return wafers.count_wafers(connection, wanted)
 
     def image(self, fab: str, camera: str, imgid: str) -> bytes | None:
-        """The image file of a wafer's newest shot; None when there is none, or it was forgotten."""
+        """Read the image file of a wafer's newest shot; None when there is none, or it was deleted by age."""
         with reading(self._engine) as connection:
-            return query.newest_file(connection, fab, camera, imgid)
+            return shots.read_newest_file(connection, (fab, camera, imgid))
 
-    def forget_images(self, received_before: int) -> int:
-        """Forgets image files that were received before a moment (ms), except those of reviewed wafers.
+    def embeddings(self, model: str, wanted: Filter = ALL, *, size: int = 10_000) -> "Iterator[Block]":
+        """Yield the embeddings of the wafers whose current prediction is of a model, in blocks.
 
-        Returns:
-            How many were forgotten. Everything else that is known of their wafers stays.
+        Needs NumPy, which the `records` extra does not bring.
+
+        Args:
+            model: Embeddings of two models cannot be compared.
+            wanted: Which wafers.
+            size: The most rows of a block.
+
+        Yields:
+            `(ids, matrix)`, the wafers' ids (`WaferRow.id`, growing) as int64 [n] and their embeddings as
+            float32 [n, d], n at least 1; d is the first one's width, and any of another width is left out.
         """
-        old = (
-            select(shots.c.id)
-            .where(shots.c.file.is_not(None), shots.c.received < received_before)
-            .where(shots.c.wafer_id.not_in(select(reviews.c.wafer_id)))
-            .limit(_CHUNK)
-        )
-        forgotten = 0
-        while True:  # in steps, so that storing never waits for long
-            with writing(self._engine) as connection:
-                done = connection.execute(update(shots).where(shots.c.id.in_(old)).values(file=None)).rowcount
-            forgotten += done
-            if done < _CHUNK:
-                return forgotten
+        conditions = wafers.conditions_of(wanted)
+        after = 0
+        width: int | None = None
+        while True:
+            with reading(self._engine) as connection:
+                rows, last = embeddings.read_block(connection, model, conditions, after=after, size=size)
+            if last is None:
+                return
+            after = last
+            if rows and width is None:
+                width = len(rows[0][1])
+            if rows := [row for row in rows if len(row[1]) == width]:
+                yield embeddings.unpack_block(rows)
+
+    # Reviews
 
     def add_review(
         self,
@@ -173,14 +249,14 @@ class Records:
         note: str | None = None,
         at: int | None = None,
     ) -> None:
-        """Adds what a person says that a wafer shows; the last one counts, the earlier ones stay.
+        """Add a person's review of a wafer; the last one counts, the earlier ones stay.
 
         Args:
             fab: With camera and imgid, the wafer.
             camera: See fab.
             imgid: See fab.
-            label: The class.
-            reviewer: Who says so.
+            label: The class that the wafer shows.
+            reviewer: Who reviewed it.
             note: Anything else.
             at: When, ms; now if not given.
 
@@ -188,30 +264,23 @@ class Records:
             UnknownWaferError: Nothing was received about that wafer.
         """
         with writing(self._engine) as connection:
-            wafer_id = query.wafer_id(connection, fab, camera, imgid)
-            if wafer_id is None:
-                raise UnknownWaferError(f"no wafer {imgid!r} of camera {camera!r} in fab {fab!r} was received")
-            row = {"wafer_id": wafer_id, "label": label, "reviewer": reviewer, "note": note, "time": _moment(at)}
-            connection.execute(reviews.insert().values(row))
+            reviews.add_review(connection, (fab, camera, imgid), Review(label, reviewer, _moment(at), note))
 
-    def rollout(self) -> query.Rollout | None:
-        """Who is to serve, or None when nobody said so yet."""
-        with reading(self._engine) as connection:
-            return query.newest_rollout(connection)
+    # Rollouts and trials
 
-    def rollouts(self) -> list[query.Rollout]:
-        """All that was said about who is to serve, the last word first."""
+    def rollout(self) -> Rollout | None:
+        """Read which versions are to serve, or None when nobody named any yet."""
         with reading(self._engine) as connection:
-            return query.all_rollouts(connection)
+            return rollouts.read_newest_rollout(connection)
 
-    def compared(self, version: str) -> list[trial.Compared]:
-        """What a version said on trial, beside what the champion said of the same images."""
+    def rollouts(self) -> list[Rollout]:
+        """Read all rollouts there were, the newest first."""
         with reading(self._engine) as connection:
-            return trial.compared(connection, version)
+            return rollouts.read_rollouts(connection)
 
     def set_rollout(
         self,
-        champion: str | None,
+        champion: str,
         *,
         author: str,
         candidate: str | None = None,
@@ -219,40 +288,43 @@ class Records:
         at: int | None = None,
         after: int | None = None,
     ) -> None:
-        """Says who is to serve from now on; what was said before stays readable.
+        """Set which versions are to serve from now on; earlier rollouts stay readable.
 
         Args:
             champion: The model version that serves.
-            author: Who says so.
+            author: Who decided it.
             candidate: The model version on trial.
             share: Of the images, how many go to the candidate as well, 0 to 1.
             at: When, ms; now if not given.
-            after: The number of the last word that this one was decided on (`Rollout.number`; 0 where nobody had said
-                anything); by default it is not asked whether another came in between.
+            after: The number of the rollout that this one was decided on (`Rollout.number`; 0 where there was none);
+                by default it is not asked whether another came in between.
 
         Raises:
-            RolloutChangedError: Another word came after that; nothing was written.
+            RolloutChangedError: Another rollout came after that one; nothing was written.
             ValueError: The share is not within 0 to 1.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"expected a share of 0 to 1, got {share}")
-        row = {"champion": champion, "candidate": candidate, "share": share, "author": author, "time": _moment(at)}
+        rollout = Rollout(champion, candidate, share, author, _moment(at))
         with writing(self._engine) as connection:
-            if after is not None:
-                _refuse_if_changed(connection, after)
-            connection.execute(rollouts.insert().values(row))
+            rollouts.add_rollout(connection, rollout, after)
 
+    def compared(self, version: str) -> list[Compared]:
+        """Read the predictions of a version on trial, beside the champion's for the same images."""
+        with reading(self._engine) as connection:
+            return trials.read_compared(connection, version)
 
-def _refuse_if_changed(connection: Connection, after: int) -> None:
-    """Raises RolloutChangedError where another word came in between; until the transaction ends, none can."""
-    if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
-        connection.execute(text("LOCK TABLE rollouts IN EXCLUSIVE MODE"))
-    last = query.newest_rollout(connection)
-    if last is not None and last.number != after:
-        raise RolloutChangedError(
-            f"{last.author} has just said who is to serve (champion {last.champion or 'the shipped model'}, "
-            f"candidate {last.candidate or 'none'}): look again, and repeat it if it is still right"
-        )
+    def _walk(
+        self, read: Callable[[Connection, Sequence[RowMapping]], list[T]], wanted: Filter, *, newest_first: bool
+    ) -> Iterator[T]:
+        after: Place | None = None
+        while True:
+            with reading(self._engine) as connection:
+                found, after = wafers.find_wafers(connection, wanted, after, _WALK, newest_first=newest_first)
+                page = read(connection, found)
+            yield from page
+            if after is None:
+                return
 
 
 def _moment(at: int | None) -> int:

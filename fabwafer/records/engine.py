@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from fabwafer.errors import FabwaferError
 
 BUSY_SECONDS: Final = 30
-"""How long a SQLite writer waits for another one."""
+"""How long a SQLite writer waits for another writer."""
 
 _WRITES: Final = "fabwafer_writes"
 
@@ -21,19 +21,25 @@ class RecordsUnavailableError(FabwaferError):
     """The database cannot be reached or cannot answer now. The same call may succeed later."""
 
 
+class DatabaseUrlError(FabwaferError):
+    """The URL is of no database that there is a driver for. The text does not repeat it: it may hold a password."""
+
+
 def connect(url: str) -> Engine:
-    """Makes the engine for a database; it connects when it is first used.
+    """Make the engine for a database; it connects when it is first used.
 
     Args:
         url: `sqlite:///FILE`, or `postgresql://...` with or without a driver's name.
 
     Raises:
-        ValueError: It is the URL of no database that there is a driver for. It is not repeated: it may hold a password.
+        DatabaseUrlError: It is the URL of no database that there is a driver for.
     """
     try:
         return _engine(make_url(url))
-    except ArgumentError:
-        raise ValueError("expected the URL of a database, sqlite:///FILE or postgresql://..., got another") from None
+    except (ArgumentError, ImportError, ValueError):
+        raise DatabaseUrlError(
+            "expected the URL of the records' database, sqlite:///FILE or postgresql://..., got another"
+        ) from None
 
 
 def _engine(address: URL) -> Engine:
@@ -48,7 +54,7 @@ def _engine(address: URL) -> Engine:
 
 
 def sqlite_file(engine: Engine) -> Path | None:
-    """The file of a SQLite database; None for PostgreSQL."""
+    """Return the file of a SQLite database; None for PostgreSQL."""
     if engine.dialect.name != "sqlite" or not engine.url.database:
         return None
     return Path(engine.url.database)
@@ -73,7 +79,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A transaction that reads.
+    """Open a transaction that reads.
 
     Raises:
         RecordsUnavailableError: The database cannot answer now.
@@ -84,7 +90,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that writes.
+    """Open a transaction that writes.
 
     Raises:
         RecordsUnavailableError: The database cannot answer now; nothing was written.
@@ -107,7 +113,7 @@ def _named_errors() -> Iterator[None]:
 
 
 def json_text(value: Any) -> str:
-    """Writes JSON that PostgreSQL accepts: Python reads NaN and Infinity in what devices send; they become null."""
+    """Write JSON that PostgreSQL accepts: Python reads NaN and Infinity in what devices send; they become null."""
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     except ValueError:

@@ -21,7 +21,7 @@ class SchemaError(FabwaferError):
 
 
 def check(engine: Engine) -> None:
-    """Checks that the tables fit this program. Migrations only add within a minor version, so later ones of ours fit.
+    """Check that the tables fit this program. Migrations only add within a minor version, so later ones of ours fit.
 
     Raises:
         SchemaError: They do not.
@@ -33,7 +33,7 @@ def check(engine: Engine) -> None:
 
 
 def migrate(url: str) -> None:
-    """Brings the tables of a database up to what this program needs; several may call it at once.
+    """Bring the tables of a database up to what this program needs; several may call it at once.
 
     Args:
         url: As for `Records`; a SQLite file is made when there is none, its folder is not.
@@ -87,7 +87,7 @@ def _fits(found: str | None) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The parts of a version, to be compared; one that is not ours counts as newer than any that is."""
+    """Return the parts of a version, to be compared; one that is not ours counts as newer than any that is."""
     parts = version.split("_")
     return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else (sys.maxsize,)
 

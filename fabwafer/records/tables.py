@@ -54,10 +54,35 @@ wafers = Table(
     Column("fab", String, nullable=False),
     Column("camera", String, nullable=False),
     Column("imgid", String, nullable=False),
-    # When anything was last received about it, ms: what was touched last is listed first.
-    Column("received", BigInteger, nullable=False, index=True),
+    # When anything was last received about it, ms: the newest come first in lists.
+    Column("received", BigInteger, nullable=False),
+    # Copies for the filters of lists, so that no list reads the predictions of a million wafers. The transactions that
+    # store predictions and reviews write them. The current prediction's id is no foreign key: predictions refer to
+    # wafers already.
+    Column("current_id", BigInteger),
+    Column("label", String),  # the class and the probability of the current prediction, which never change
+    Column("probability", Double),
+    Column("alert", Boolean, nullable=False),  # whether any prediction raised one
+    Column("reviewed", Boolean, nullable=False),
+    Column("needs_review", Boolean, nullable=False),  # the current prediction asks for one, and there is none
+    # Serves fab with camera and imgid, and lists by name.
     UniqueConstraint("fab", "camera", "imgid"),
 )
+# Lists with the newest first read an index in its order and stop when the page is full:
+# - without a filter, since and until, a probability range, and flags that are false: most of them match so many that a
+#   page is soon full; at worst the whole table is read once, half a second at a million wafers.
+Index("ix_wafers_received", wafers.c.received, wafers.c.id)
+# - a camera with its fab, and a fab alone, whose rows may be sorted
+Index("ix_wafers_camera", wafers.c.fab, wafers.c.camera, wafers.c.received, wafers.c.id)
+# - a class, also with a probability range
+Index("ix_wafers_label", wafers.c.label, wafers.c.received, wafers.c.id)
+# - flags that are true, which few wafers have
+for _name in ("alert", "reviewed", "needs_review"):
+    _true = wafers.c[_name].is_(True)
+    Index(f"ix_wafers_{_name}", wafers.c.received, wafers.c.id, sqlite_where=_true, postgresql_where=_true)
+# - an imgid alone finds few wafers, which are sorted. So do lot, slot and the like, by the indexes on shots and
+#   predictions below.
+Index("ix_wafers_imgid", wafers.c.imgid)
 
 shots = Table(
     "shots",
@@ -67,10 +92,10 @@ shots = Table(
     Column("timestamp", BigInteger, nullable=False),
     Column("received", BigInteger, nullable=False),
     Column("sequence", BigInteger, nullable=False),
-    Column("digest", LargeBinary, nullable=False),  # sha256 of the file; stays when the file is forgotten
+    Column("digest", LargeBinary, nullable=False),  # sha256 of the file; stays when the file is deleted
     *_context_columns(),
-    Column("extra", JSON(none_as_null=True)),  # the fields that we do not know
-    # Last, so that SQLite reads the columns before it without following the file's pages; NULL once forgotten.
+    Column("extra", JSON(none_as_null=True)),  # the fields that fabwafer does not know
+    # Last, so that SQLite reads the columns before it without following the file's pages; NULL once deleted by age.
     Column("file", LargeBinary),
     # The same file with the same moment of capture is one shot that was sent again.
     UniqueConstraint("wafer_id", "timestamp", "digest"),
@@ -165,7 +190,7 @@ rollouts = Table(
     "rollouts",
     metadata,
     Column("id", _Id, primary_key=True),
-    Column("champion", String),
+    Column("champion", String, nullable=False),
     Column("candidate", String),
     Column("share", Double, nullable=False),
     Column("author", String, nullable=False),

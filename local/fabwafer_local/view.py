@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fabwafer.commands.text import printable
 from fabwafer.defects import NOT_A_WAFER, is_defect
 from fabwafer.messages.bodies import Alert, MessageRefusedError, Topic, read_device_prediction
 
@@ -167,11 +168,6 @@ def _style(prediction: str) -> str:
     if prediction == NOT_A_WAFER:
         return "dim"
     return "yellow" if is_defect(prediction) else "green"
-
-
-def printable(text: str) -> str:
-    """Returns a text with whatever a terminal cannot show, or would obey, written as an escape."""
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 async def _quiet(_: Exception) -> None:

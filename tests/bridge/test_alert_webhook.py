@@ -17,7 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from fabwafer.records import Records
 from tests.support.nats_servers import NatsServer, add_device
-from tests.support.records import said
+from tests.support.records import predicted
 from tests.support.running import PATIENCE, Bridge
 
 SECRET = "told to the receiver once"
@@ -137,7 +137,7 @@ async def test_a_receiver_that_fails_first_gets_the_alert_again_and_everybody_el
         await bus.flush()
         await asyncio.wait_for(subscribed.wait(), PATIENCE)
 
-        records.store_predictions([said("Scratch", 0.8)])
+        records.store_predictions([predicted("Scratch", 0.8)])
 
         await until(lambda: not records.pending_alerts(), "the alert is taken")
         [first, second] = receiver.requests
@@ -192,11 +192,11 @@ async def test_an_alert_that_is_never_taken_blocks_no_other(
     worker: Bridge, receiver: Receiver, records: Records
 ) -> None:
     receiver.answer = lambda alert, _: 400 if alert["imgid"] == "unloved" else 200
-    records.store_predictions([said(imgid="unloved", received=1), said(imgid="a", received=2)])
+    records.store_predictions([predicted(imgid="unloved", received=1), predicted(imgid="a", received=2)])
     await asyncio.to_thread(worker.start)
     await until(lambda: len(receiver.of("a")) == 1 and len(receiver.of("unloved")) == 2, "the first ones")
 
-    records.store_predictions([said(imgid=f"b{number}", received=3) for number in range(300)])
+    records.store_predictions([predicted(imgid=f"b{number}", received=3) for number in range(300)])
 
     await until(lambda: len(records.pending_alerts()) == 1, "all but one are taken")
     [stuck] = records.pending_alerts()
@@ -210,7 +210,7 @@ async def test_what_a_killed_worker_had_pending_is_sent_by_the_next_under_the_sa
     worker: Bridge, receiver: Receiver, records: Records
 ) -> None:
     receiver.answer = lambda _, __: 500
-    records.store_predictions([said(imgid=imgid) for imgid in ("a", "b", "c")])
+    records.store_predictions([predicted(imgid=imgid) for imgid in ("a", "b", "c")])
     await asyncio.to_thread(worker.start)
     await until(lambda: all(one.attempts for one in records.pending_alerts()), "each was tried")
     worker.kill()
@@ -229,7 +229,7 @@ async def test_a_receiver_that_sends_us_elsewhere_has_not_taken_the_alert(
     worker: Bridge, receiver: Receiver, records: Records
 ) -> None:
     receiver.answer = lambda _, before: 302 if before == 0 else 200
-    records.store_predictions([said()])
+    records.store_predictions([predicted()])
     await asyncio.to_thread(worker.start)
 
     await until(lambda: not records.pending_alerts(), "the alert is taken")
@@ -254,7 +254,7 @@ async def test_a_receiver_without_a_secret_gets_no_signature(
         webhook_url=receiver.url,
     )
     try:
-        records.store_predictions([said()])
+        records.store_predictions([predicted()])
         await asyncio.to_thread(worker.start)
         await until(lambda: not records.pending_alerts(), "the alert is taken")
     finally:
@@ -268,7 +268,7 @@ async def test_a_receiver_without_a_secret_gets_no_signature(
 async def test_a_signature_holds_for_one_body_and_one_moment_only(
     worker: Bridge, receiver: Receiver, records: Records
 ) -> None:
-    records.store_predictions([said()])
+    records.store_predictions([predicted()])
     await asyncio.to_thread(worker.start)
     await until(lambda: len(receiver.requests) == 1, "the alert is sent")
 

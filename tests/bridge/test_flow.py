@@ -18,7 +18,7 @@ from PIL import ImageDraw
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 from fabwafer.models.card import default_model, read_card
-from fabwafer.records import Records, WaferRecord, migrate
+from fabwafer.records import Filter, Records, WaferRecord, migrate
 from fabwafer_bridge import dead_letters, streams
 from tests.support.devices import Device
 from tests.support.nats_servers import NatsServer, add_device
@@ -45,7 +45,7 @@ class Running:
 
     def records(self, camera: str) -> list[WaferRecord]:
         with Records(self.database_url) as records:
-            return list(records.wafers(camera=camera))
+            return list(records.wafers(Filter(camera=camera)))
 
     def letters(self) -> list[dead_letters.DeadLetter]:
         import asyncio

@@ -24,7 +24,7 @@ from fabwafer.service.logs import RateLimitedLog
 from fabwafer_bridge import dead_letters, record, service, streams
 from fabwafer_bridge.intake import checked
 from tests.support.nats_servers import NatsServer
-from tests.support.records import said, shot
+from tests.support.records import predicted, shot
 from tests.support.running import Bridge, wait_until
 
 NOWHERE = "http://127.0.0.1:9"
@@ -53,11 +53,11 @@ def test_the_free_text_of_a_device_makes_no_time_series_of_its_own(sqlite: str) 
         store = record.store_predictions(records, lambda: None)
         store(
             [
-                said(f"idea {n}", fab="free", source="device", model=f"mood {n}", imgid=f"i{n}", timestamp=n)
+                predicted(f"idea {n}", fab="free", source="device", model=f"mood {n}", imgid=f"i{n}", timestamp=n)
                 for n in range(30)
             ]
         )
-        store([said("Loc", fab="free", source="device", model="mood", imgid="loc")])
+        store([predicted("Loc", fab="free", source="device", model="mood", imgid="loc")])
     assert counted("fabwafer_predictions_total", fab="free") == {("device", "other"): 30, ("device", "Loc"): 1}
     assert counted("fabwafer_alerts_total", fab="free") == {("", "other"): 30, ("", "Loc"): 1}
     assert not [one for one in counted("fabwafer_prediction_probability_count") if "mood" in one[0] or "idea" in one[1]]
@@ -66,9 +66,9 @@ def test_the_free_text_of_a_device_makes_no_time_series_of_its_own(sqlite: str) 
 def test_a_class_that_a_cluster_model_answered_with_is_counted_under_its_name(sqlite: str) -> None:
     with Records(sqlite) as records:
         store = record.store_predictions(records, lambda: None)
-        store([said("Spiral", fab="own", source="device", model="edge", imgid="before")])
-        store([said("Spiral", fab="own", model="v7")])
-        store([said("Spiral", fab="own", source="device", model="edge", imgid="after")])
+        store([predicted("Spiral", fab="own", source="device", model="edge", imgid="before")])
+        store([predicted("Spiral", fab="own", model="v7")])
+        store([predicted("Spiral", fab="own", source="device", model="edge", imgid="after")])
     assert counted("fabwafer_predictions_total", fab="own") == {
         ("device", "other"): 1,
         ("v7", "Spiral"): 1,
@@ -79,8 +79,15 @@ def test_a_class_that_a_cluster_model_answered_with_is_counted_under_its_name(sq
 def test_what_is_delivered_again_is_not_counted_again(sqlite: str) -> None:
     with Records(sqlite) as records:
         store = record.store_predictions(records, lambda: None)
-        store([said("Loc", fab="again", model="v-again"), said("Loc", fab="again", model="v-again", sequence=2)])
-        store([said("Loc", fab="again", model="v-again"), said("Donut", fab="again", model="v-again", imgid="new")])
+        store(
+            [predicted("Loc", fab="again", model="v-again"), predicted("Loc", fab="again", model="v-again", sequence=2)]
+        )
+        store(
+            [
+                predicted("Loc", fab="again", model="v-again"),
+                predicted("Donut", fab="again", model="v-again", imgid="new"),
+            ]
+        )
     assert counted("fabwafer_predictions_total", fab="again") == {("v-again", "Loc"): 1, ("v-again", "Donut"): 1}
     observed = counted("fabwafer_prediction_probability_count", model="v-again")
     assert observed == {("v-again", "Loc"): 1, ("v-again", "Donut"): 1}
@@ -92,7 +99,7 @@ def test_all_pending_alerts_are_in_the_gauge_not_only_those_sent_at_once(
     tmp_path: Path,
 ) -> None:
     with Records(sqlite) as records:
-        records.store_predictions([said(imgid=f"i{n}") for n in range(250)])
+        records.store_predictions([predicted(imgid=f"i{n}") for n in range(250)])
     worker = Bridge(
         tmp_path / "bridge",
         nats_url=nats_server.url,

@@ -15,7 +15,7 @@ from fabwafer.records import Records, Rollout
 from fabwafer.records.query import earlier_champions
 from fabwafer_training.commands.model import app
 from tests.support.object_store import Bucket
-from tests.support.records import WHO, said
+from tests.support.records import WHO, predicted
 from tests.support.tiny_models import make
 
 SHIPPED = read_card(default_model()).version
@@ -244,17 +244,17 @@ def test_rollback_does_not_take_a_store_that_is_away_for_damage(
     ("said", "back"),
     [
         ([], []),
-        ([None], []),
-        (["a"], [None]),
-        (["a", "a", "b"], ["a", None]),
-        (["a", "b", "a"], [None]),
-        (["a", "b", "a", "c"], ["a", None]),
-        (["a", "b", "a", "b"], ["a", None]),
-        (["a", "b", "c", "b", "a", "d"], ["a", None]),
-        (["a", None, "b"], [None]),
+        (["a"], []),
+        (["s", "a"], ["s"]),
+        (["s", "a", "a", "b"], ["a", "s"]),
+        (["s", "a", "b", "a"], ["s"]),
+        (["s", "a", "b", "a", "c"], ["a", "s"]),
+        (["s", "a", "b", "a", "b"], ["a", "s"]),
+        (["s", "a", "b", "c", "b", "a", "d"], ["a", "s"]),
+        (["s", "a", "s", "b"], ["s"]),
     ],
 )
-def test_going_back_never_leads_to_what_was_left(said: list[str | None], back: list[str | None]) -> None:
+def test_going_back_never_leads_to_what_was_left(said: list[str], back: list[str]) -> None:
     rollouts = [Rollout(champion, None, 0.0, "kim", number) for number, champion in enumerate(said)]
     assert earlier_champions(rollouts[::-1]) == back
 
@@ -298,7 +298,9 @@ def compare(records: Records, *pairs: tuple[str, str]) -> None:
     """Lets the champion and v2, which is on trial, say these classes of as many wafers."""
     for number, (champion, candidate) in enumerate(pairs):
         imgid = f"w{number}"
-        records.store_predictions([said(champion, imgid=imgid), said(candidate, imgid=imgid, model="v2", shadow=True)])
+        records.store_predictions(
+            [predicted(champion, imgid=imgid), predicted(candidate, imgid=imgid, model="v2", shadow=True)]
+        )
 
 
 def test_a_trial_shows_where_the_two_differ_and_who_is_right(store: Store, own_records: Records) -> None:

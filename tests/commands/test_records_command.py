@@ -1,4 +1,4 @@
-"""`fabwafer records` prints what was received, for people and for scripts."""
+"""`fabwafer records` prints records, for people and for scripts."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fabwafer.records import Records, migrate
-from tests.support.records import CAPTURED, said, shot
+from tests.support.records import CAPTURED, predicted, shot
 
 COUNTS = {"rows": 30, "columns": 28, "passed": 600, "failed": 40, "regions": 3, "largest": 31}
 
@@ -33,11 +33,12 @@ def test_each_record_is_a_line(database: str) -> None:
         records.store_shots([shot(imgid="a", lot="L1"), shot(imgid="b")])
         records.store_predictions(
             [
-                said("Loc", 0.875, imgid="a", wafer=True, map=COUNTS, received=2),
-                said("none", 0.5, imgid="a", source="device", model="unknown", timestamp=CAPTURED + 1, received=3),
-                said("Loc", 0.75, imgid="a", model="v2", shadow=True, received=4),
+                predicted("Loc", 0.875, imgid="a", wafer=True, map=COUNTS, received=2),
+                predicted("none", 0.5, imgid="a", source="device", model="unknown", timestamp=CAPTURED + 1, received=3),
+                predicted("Loc", 0.75, imgid="a", model="v2", shadow=True, received=4),
             ]
         )
+        records.add_review("fab1", "cam1", "a", label="Loc", reviewer="lee", note="at the edge", at=8)
         records.add_review("fab1", "cam1", "a", label="Scratch", reviewer="kim", at=9)
 
     [first, second] = lines(database=database)
@@ -50,7 +51,10 @@ def test_each_record_is_a_line(database: str) -> None:
         "lot": "L1",
         "images": 1,
         "map": COUNTS,
-        "review": {"label": "Scratch", "reviewer": "kim", "time": 9},
+        "reviews": [
+            {"label": "Loc", "reviewer": "lee", "time": 8, "note": "at the edge"},
+            {"label": "Scratch", "reviewer": "kim", "time": 9, "note": None},
+        ],
     }
     assert cluster == {
         "source": "cluster",
@@ -80,13 +84,44 @@ def test_records_are_chosen_by_fab_camera_image_and_lot(tmp_path: Path) -> None:
     assert lines("--fab", "h", database=url) == []
 
 
+def test_records_are_chosen_by_what_became_of_them(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    migrate(url)
+    with Records(url) as records:
+        records.store_predictions(
+            [
+                predicted("Loc", imgid="alert"),
+                predicted("Loc", 0.3, imgid="quiet", review=True),
+                predicted("none", imgid="reviewed", review=True),
+            ]
+        )
+        records.add_review("fab1", "cam1", "reviewed", label="Donut", reviewer="kim")
+
+    assert [line["imgid"] for line in lines("--class", "loc", database=url)] == ["alert", "quiet"]
+    assert [line["imgid"] for line in lines("--alert", database=url)] == ["alert"]
+    assert [line["imgid"] for line in lines("--needs-review", database=url)] == ["quiet"]
+    table = run(database=url).stdout
+    assert [label for label in ("needed", "Donut") if label in table] == ["needed", "Donut"]
+
+
+def test_what_a_device_names_commands_no_terminal(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    migrate(url)
+    with Records(url) as records:
+        records.store_predictions([predicted("\x1b[2J[red]Loc:smile:\n\u202e", source="device")])
+
+    assert "\\x1b[2J[red]Loc:smile:\\n\\u202e" in run(database=url).stdout
+
+
 @pytest.fixture
 def system(tmp_path: Path) -> Path:
     """The data directory of a local system that has stopped, with records of 30 wafers."""
     url = f"sqlite:///{tmp_path / 'records.db'}"
     migrate(url)
     with Records(url) as records:
-        records.store_predictions([said(imgid=f"i{number:02}", received=number, map=COUNTS) for number in range(30)])
+        records.store_predictions(
+            [predicted(imgid=f"i{number:02}", received=number, map=COUNTS) for number in range(30)]
+        )
     return tmp_path
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import pytest
 
-from fabwafer.models.card import describe_file, read_card, write_card
+from fabwafer.models.card import default_model, describe_file, read_card, write_card
 from fabwafer.models.store import FolderStore, StoreError
 from fabwafer.records import Records, migrate
 from fabwafer_local import torchserve
@@ -56,9 +56,10 @@ class Served:
         self.store.publish(version)
 
     def promote(self, version: str | None) -> None:
-        self.records.set_rollout(version, author="kim")
+        self.records.set_rollout(version or read_card(default_model()).version, author="kim")
 
     def try_out(self, version: str | None, champion: str | None = None) -> None:
+        champion = champion or read_card(default_model()).version
         self.records.set_rollout(champion, candidate=version, share=0.1 if version else 0.0, author="kim")
 
     def step(self) -> None:

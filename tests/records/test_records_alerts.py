@@ -1,16 +1,18 @@
 """A prediction that names a defect with enough probability raises one alert, decided when it is stored."""
 
+import math
+
 import pytest
 
 from fabwafer.defects import NOT_A_WAFER
 from fabwafer.messages.bodies import Topic, read_device_prediction
-from fabwafer.records import ReceivedPrediction, Records
-from tests.support.records import CAPTURED, said, the_record
+from fabwafer.records import ReceivedPrediction, Records, Threshold, ThresholdRefusedError
+from tests.support.records import CAPTURED, predicted, the_record
 
 
 def test_a_defect_alerts_once_however_often_it_is_received(records: Records) -> None:
-    assert records.store_predictions([said("Loc"), said("Loc", sequence=2)]).alerts == [("fab1", "Loc")]
-    assert records.store_predictions([said("Loc", sequence=3)]).alerts == []
+    assert records.store_predictions([predicted("Loc"), predicted("Loc", sequence=2)]).alerts == [("fab1", "Loc")]
+    assert records.store_predictions([predicted("Loc", sequence=3)]).alerts == []
 
     assert len(records.pending_alerts()) == 1
     assert the_record(records).predictions[0].alert
@@ -19,11 +21,11 @@ def test_a_defect_alerts_once_however_often_it_is_received(records: Records) -> 
 @pytest.mark.parametrize(
     "quiet",
     [
-        said("none"),
-        said("Loc", 0.49),
-        said(NOT_A_WAFER, wafer=False),
-        said("Loc", wafer=False),
-        said("Loc", shadow=True),
+        predicted("none"),
+        predicted("Loc", 0.49),
+        predicted(NOT_A_WAFER, wafer=False),
+        predicted("Loc", wafer=False),
+        predicted("Loc", shadow=True),
     ],
     ids=["no defect", "too little probability", "not a wafer", "not a wafer, whatever it resembles", "on trial"],
 )
@@ -42,14 +44,16 @@ def test_a_devices_fifty_percent_is_enough(records: Records) -> None:
 
 
 def test_the_device_and_the_cluster_alert_each_for_itself(records: Records) -> None:
-    stored = records.store_predictions([said("Loc", source="device", model="v1"), said("Loc", source="cluster")])
+    stored = records.store_predictions(
+        [predicted("Loc", source="device", model="v1"), predicted("Loc", source="cluster")]
+    )
 
     assert len(stored.new) == 2
     assert len({alert.id for alert in records.pending_alerts()}) == 2
 
 
 def test_all_alerts_that_wait_are_counted_however_many_are_read_at_once(records: Records) -> None:
-    records.store_predictions([said(imgid=f"i{number}") for number in range(120)])
+    records.store_predictions([predicted(imgid=f"i{number}") for number in range(120)])
     assert (records.count_pending_alerts(), len(records.pending_alerts())) == (120, 100)
 
     records.mark_alert_sent([waiting.id for waiting in records.pending_alerts()])
@@ -58,7 +62,9 @@ def test_all_alerts_that_wait_are_counted_however_many_are_read_at_once(records:
 
 def test_an_alert_is_the_prediction_with_its_cause(records: Records) -> None:
     counts = {"rows": 30, "columns": 28, "passed": 600, "failed": 40, "regions": 3, "largest": 31}
-    prediction = said("Scratch", 0.8, wafer=True, map=counts, probabilities={"Scratch": 0.8}, lot="L7", operator="kim")
+    prediction = predicted(
+        "Scratch", 0.8, wafer=True, map=counts, probabilities={"Scratch": 0.8}, lot="L7", operator="kim"
+    )
     records.store_predictions([prediction])
 
     [pending] = records.pending_alerts()
@@ -72,7 +78,7 @@ def test_an_alert_is_the_prediction_with_its_cause(records: Records) -> None:
 
 
 def test_an_alert_bears_its_own_id_and_threshold_whatever_the_device_sent(records: Records) -> None:
-    records.store_predictions([said("Loc", source="device", id="mine", threshold="none", cause="weather", url=7)])
+    records.store_predictions([predicted("Loc", source="device", id="mine", threshold="none", cause="weather", url=7)])
 
     [pending] = records.pending_alerts()
     assert pending.alert.id == pending.id != "mine"
@@ -80,13 +86,15 @@ def test_an_alert_bears_its_own_id_and_threshold_whatever_the_device_sent(record
 
 
 def test_the_alert_of_a_prediction_has_the_same_id_in_every_database(records: Records) -> None:
-    records.store_predictions([said("Loc", fab="f", camera="c", imgid="i", model="v1", timestamp=5)])
+    records.store_predictions([predicted("Loc", fab="f", camera="c", imgid="i", model="v1", timestamp=5)])
 
     assert [alert.id for alert in records.pending_alerts()] == ["a614cd37-ce63-5ce7-a7a2-0ea3da779d3b"]
 
 
 def test_alerts_wait_until_they_are_marked_as_sent(records: Records) -> None:
-    records.store_predictions([said(imgid=name, received=moment) for name, moment in (("b", 1), ("a", 2), ("c", 3))])
+    records.store_predictions(
+        [predicted(imgid=name, received=moment) for name, moment in (("b", 1), ("a", 2), ("c", 3))]
+    )
     assert [waiting.alert.imgid for waiting in records.pending_alerts()] == ["b", "a", "c"]
     assert [waiting.alert.imgid for waiting in records.pending_alerts(limit=2)] == ["b", "a"]
 
@@ -95,7 +103,7 @@ def test_alerts_wait_until_they_are_marked_as_sent(records: Records) -> None:
 
 
 def test_an_alert_that_fails_stays_pending_and_stops_no_other(records: Records) -> None:
-    records.store_predictions([said(imgid=name, received=moment) for name, moment in (("a", 1), ("b", 2))])
+    records.store_predictions([predicted(imgid=name, received=moment) for name, moment in (("a", 1), ("b", 2))])
     [first, _] = records.pending_alerts()
 
     records.mark_alert_failed([first.id], "HTTP 500\0")
@@ -128,38 +136,47 @@ def test_a_threshold_can_be_set_again(records: Records) -> None:
     records.set_threshold(0.8, label="Loc")
 
     assert records.threshold("fab1", "cam1", "Loc") == 0.8
+    assert records.thresholds() == [Threshold(None, None, "Loc", 0.8)]
+
+
+def test_all_thresholds_that_were_set_can_be_read(records: Records) -> None:
+    assert records.thresholds() == []
+    records.set_threshold(0.7, fab="fab1", camera="cam1", label="Loc")
+    records.set_threshold(0.4)
+
+    assert records.thresholds() == [Threshold(None, None, None, 0.4), Threshold("fab1", "cam1", "Loc", 0.7)]
 
 
 def test_a_threshold_decides_from_then_on(records: Records) -> None:
     records.set_threshold(0.95, fab="fab1", label="Loc")
-    assert records.store_predictions([said("Loc", 0.94), said("Donut", 0.6, imgid="img2")]).alerts == [
+    assert records.store_predictions([predicted("Loc", 0.94), predicted("Donut", 0.6, imgid="img2")]).alerts == [
         ("fab1", "Donut")
     ]
 
     records.set_threshold(0.5, fab="fab1", label="Loc")
-    assert records.store_predictions([said("Loc", 0.94, sequence=2)]).alerts == []
+    assert records.store_predictions([predicted("Loc", 0.94, sequence=2)]).alerts == []
 
 
-@pytest.mark.parametrize(("value", "camera"), [(1.5, None), (-0.1, None), (0.5, "cam1")])
+@pytest.mark.parametrize(("value", "camera"), [(1.5, None), (-0.1, None), (math.nan, None), (0.5, "cam1")])
 def test_a_threshold_that_cannot_be_meant_is_refused(records: Records, value: float, camera: str | None) -> None:
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ThresholdRefusedError, match="expected"):
         records.set_threshold(value, camera=camera)
 
 
 def test_a_candidates_answer_counts_once_it_serves(records: Records) -> None:
-    records.store_predictions([said("Loc", model="v2", shadow=True)])
+    records.store_predictions([predicted("Loc", model="v2", shadow=True)])
     assert the_record(records).current is None
 
-    stored = records.store_predictions([said("Loc", model="v2", sequence=2)])
+    stored = records.store_predictions([predicted("Loc", model="v2", sequence=2)])
 
     assert (stored.new, stored.alerts) == ([], [("fab1", "Loc")])
     current = the_record(records).current
     assert current is not None
     assert (current.model, current.shadow, current.alert) == ("v2", False, True)
-    assert records.store_predictions([said("Loc", model="v2", sequence=3)]).alerts == []
+    assert records.store_predictions([predicted("Loc", model="v2", sequence=3)]).alerts == []
 
 
 def test_an_alert_knows_when_the_wafer_was_captured(records: Records) -> None:
-    records.store_predictions([said("Loc", received=CAPTURED + 900)])
+    records.store_predictions([predicted("Loc", received=CAPTURED + 900)])
 
     assert records.pending_alerts()[0].alert.timestamp == CAPTURED

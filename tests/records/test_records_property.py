@@ -7,14 +7,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fabwafer.records import ReceivedPrediction, Records, Shot, WaferRecord
-from tests.support.records import empty, said, shot
+from tests.support.records import empty, predicted, shot
 
 Message = Shot | ReceivedPrediction
 
 names = st.sampled_from(["a", "b"])
 moments = st.integers(1, 3)
 lots = st.sampled_from([None, "L1", "L2"])
-# A key says all of a message's contents, as it does of those that a device or a redelivery sends again.
+# Two messages of the same key are equal, as those are that a device or a redelivery sends again.
 shots = st.builds(
     lambda name, timestamp, take: (
         lambda **receipt: shot(
@@ -27,7 +27,7 @@ shots = st.builds(
 )
 predictions = st.builds(
     lambda name, timestamp, model, source, shadow: (
-        lambda **receipt: said(
+        lambda **receipt: predicted(
             "Loc" if timestamp > 1 else "none",
             imgid=name,
             timestamp=timestamp,
@@ -65,7 +65,7 @@ def stored(database: str, batches: list[list[Message]]) -> tuple[list[WaferRecor
     seed=st.integers(0, 2**32),
 )
 def test_any_order_with_repetitions_gives_the_same_records(database: str, made: list[Any], seed: int) -> None:
-    # Two of a millisecond each, told apart by their sequence.
+    # Two of a millisecond each, distinguished by their sequence.
     messages = [make(received=number // 2, sequence=number) for number, make in enumerate(made)]
     expected = stored(database, [[message] for message in messages])
 

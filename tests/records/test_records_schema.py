@@ -1,4 +1,4 @@
-"""One owner makes the tables; the others only check that they fit, and say so when they do not."""
+"""One owner makes the tables; the others only check that they fit, with a sentence when they do not."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from fabwafer.records import Records, RecordsUnavailableError, SchemaError, migrate
+from fabwafer.records import DatabaseUrlError, Records, RecordsUnavailableError, SchemaError, migrate
 from fabwafer.records.engine import connect, writing
 from fabwafer.records.tables import SCHEMA, metadata
 
@@ -115,3 +115,10 @@ def test_several_may_migrate_at_once(empty_database: str) -> None:
 def test_a_database_that_does_not_answer_is_named_as_such() -> None:
     with Records("postgresql://nobody@127.0.0.1:1/none") as records, pytest.raises(RecordsUnavailableError):
         records.check()
+
+
+@pytest.mark.parametrize("url", ["", "no url", "oracle://kim:secret@host/db", "postgresql://kim:secret@host:port/db"])
+def test_the_url_of_no_database_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(DatabaseUrlError, match="expected the URL") as refused:
+        Records(url)
+    assert "secret" not in str(refused.value)

@@ -6,7 +6,7 @@ import pytest
 
 from fabwafer.messages.bodies import Topic, read_device_prediction, read_image
 from fabwafer.records import ReceivedPrediction, Records, Shot
-from tests.support.records import CAPTURED, said, shot, the_record
+from tests.support.records import CAPTURED, predicted, shot, the_record
 
 COUNTS = {"rows": 30, "columns": 28, "passed": 600, "failed": 40, "regions": 3, "largest": 31}
 
@@ -20,23 +20,25 @@ def test_a_shot_received_twice_is_stored_once(records: Records) -> None:
 
 
 def test_a_prediction_received_twice_is_stored_once(records: Records) -> None:
-    assert len(records.store_predictions([said()]).new) == 1
+    assert len(records.store_predictions([predicted()]).new) == 1
     before = the_record(records)
 
-    assert len(records.store_predictions([said(), said()]).new) == 0
+    assert len(records.store_predictions([predicted(), predicted()]).new) == 0
     assert the_record(records) == before
 
 
-def test_storing_says_which_predictions_were_new(records: Records) -> None:
-    records.store_predictions([said()])
-    fresh = said("Donut", imgid="img2")
+def test_storing_returns_which_predictions_were_new(records: Records) -> None:
+    records.store_predictions([predicted()])
+    fresh = predicted("Donut", imgid="img2")
 
-    assert records.store_predictions([said(sequence=2), fresh, said("Donut", imgid="img2", sequence=2)]).new == [fresh]
+    assert records.store_predictions(
+        [predicted(sequence=2), fresh, predicted("Donut", imgid="img2", sequence=2)]
+    ).new == [fresh]
 
 
 def test_a_batch_may_hold_the_same_key_several_times(records: Records) -> None:
     assert records.store_shots([shot(sequence=2), shot(sequence=1), shot(sequence=3)]) == 1
-    assert len(records.store_predictions([said(sequence=2), said(sequence=1)]).new) == 1
+    assert len(records.store_predictions([predicted(sequence=2), predicted(sequence=1)]).new) == 1
 
     record = the_record(records)
     assert [one.sequence for one in record.shots] == [1]
@@ -80,7 +82,7 @@ def test_the_sequence_decides_among_what_was_received_in_the_same_millisecond(re
 
 
 def test_a_prediction_may_arrive_before_its_image(records: Records) -> None:
-    records.store_predictions([said(timestamp=CAPTURED + 40, received=5)])
+    records.store_predictions([predicted(timestamp=CAPTURED + 40, received=5)])
     assert the_record(records).timestamp == CAPTURED + 40
     assert records.image("fab1", "cam1", "img1") is None
 
@@ -92,17 +94,17 @@ def test_a_prediction_may_arrive_before_its_image(records: Records) -> None:
     assert records.image("fab1", "cam1", "img1") == b"the file"
 
 
-def test_the_image_is_kept_as_received(records: Records) -> None:
+def test_the_image_is_stored_as_received(records: Records) -> None:
     every_byte = bytes(range(256)) * 9000
     records.store_shots([shot(every_byte)])
 
     assert records.image("fab1", "cam1", "img1") == every_byte
 
 
-def test_all_of_a_prediction_is_kept(records: Records) -> None:
+def test_all_of_a_prediction_is_stored(records: Records) -> None:
     records.store_predictions(
         [
-            said(
+            predicted(
                 "Scratch",
                 0.75,
                 wafer=True,
@@ -124,10 +126,10 @@ def test_all_of_a_prediction_is_kept(records: Records) -> None:
     assert stored.embedding == (0.5, -1.25, 65504.0)  # the largest float16
 
 
-def test_unknown_fields_are_kept_with_images_and_predictions(records: Records) -> None:
+def test_unknown_fields_are_stored_with_images_and_predictions(records: Records) -> None:
     more: dict[str, Any] = {"operator": "n.n.", "bench": {"lamp": [1, 2.5, None]}}
     records.store_shots([shot(**more)])
-    records.store_predictions([said(**more)])
+    records.store_predictions([predicted(**more)])
 
     record = the_record(records)
     assert record.shots[0].extra == more
@@ -135,15 +137,15 @@ def test_unknown_fields_are_kept_with_images_and_predictions(records: Records) -
 
 
 def test_the_context_of_a_wafer_is_the_newest_shots_before_any_predictions(records: Records) -> None:
-    records.store_predictions([said(lot="of prediction", tool="T9", received=9)])
+    records.store_predictions([predicted(lot="of prediction", tool="T9", received=9)])
     records.store_shots([shot(b"2", lot="newer", received=2), shot(b"1", lot="older", slot="4", received=1)])
 
     assert the_record(records).context == {"lot": "newer", "slot": "4", "tool": "T9"}
 
 
-def test_a_device_says_nothing_of_the_clusters_matters(records: Records) -> None:
+def test_what_a_device_sends_of_the_model_servers_fields_is_only_extra(records: Records) -> None:
     claims: dict[str, Any] = {"wafer": True, "map": {**COUNTS, "rows": 10**30}, "embedding": [1.0, 2.0]}
-    records.store_predictions([said(source="device", model="edge", **claims)])
+    records.store_predictions([predicted(source="device", model="edge", **claims)])
 
     [stored] = the_record(records).predictions
     assert (stored.wafer, stored.map, stored.embedding) == (None, None, None)
@@ -176,19 +178,19 @@ def test_whatever_passes_for_a_message_can_be_stored(records: Records, more: byt
     assert len(the_record(records).predictions) == 1
 
 
-def test_old_images_are_forgotten_but_for_reviewed_wafers(records: Records) -> None:
+def test_old_images_are_deleted_but_for_reviewed_wafers(records: Records) -> None:
     records.store_shots([shot(imgid=name, received=moment) for name, moment in (("a", 10), ("b", 10), ("c", 30))])
     records.add_review("fab1", "cam1", "b", label="Loc", reviewer="kim", at=40)
 
     assert records.forget_images(received_before=30) == 1
 
-    kept = {name: records.image("fab1", "cam1", name) for name in "abc"}
-    assert kept == {"a": None, "b": b"a file", "c": b"a file"}
-    assert [record.shots[0].kept for record in records.wafers()] == [False, True, True]
+    images = {name: records.image("fab1", "cam1", name) for name in "abc"}
+    assert images == {"a": None, "b": b"a file", "c": b"a file"}
+    assert [record.shots[0].has_file for record in records.wafers()] == [False, True, True]
     assert records.forget_images(received_before=30) == 0
 
 
-def test_a_forgotten_image_that_comes_again_stays_forgotten(records: Records) -> None:
+def test_a_deleted_image_that_comes_again_stays_deleted(records: Records) -> None:
     records.store_shots([shot(received=10)])
     records.forget_images(received_before=11)
 
@@ -196,7 +198,7 @@ def test_a_forgotten_image_that_comes_again_stays_forgotten(records: Records) ->
     assert records.image("fab1", "cam1", "img1") is None
 
 
-def test_more_images_are_forgotten_than_one_step_takes(records: Records) -> None:
+def test_more_images_are_deleted_than_one_step_takes(records: Records) -> None:
     records.store_shots([shot(imgid=f"i{number}") for number in range(2100)])
 
     assert records.forget_images(received_before=2) == 2100

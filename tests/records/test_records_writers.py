@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 from fabwafer.records import Records
-from tests.support.records import said, shot
+from tests.support.records import predicted, shot
 
 WAFERS = 200
 
@@ -24,7 +24,7 @@ def store_in(records: Records, order: Sequence[int]) -> tuple[int, int, int]:
     for start in range(0, len(order), 20):
         part = order[start : start + 20]
         new_shots += records.store_shots([shot(imgid=f"i{number}", sequence=number) for number in part])
-        stored = records.store_predictions([said(imgid=f"i{number}", sequence=number) for number in part])
+        stored = records.store_predictions([predicted(imgid=f"i{number}", sequence=number) for number in part])
         new_predictions += len(stored.new)
         alerts += len(stored.alerts)
     return new_shots, new_predictions, alerts
@@ -60,10 +60,10 @@ def test_threads_storing_the_same_wafers_store_each_once(database: str) -> None:
 ENDLESS_WRITER = textwrap.dedent("""
     import itertools, sys
     from fabwafer.records import Records
-    from tests.support.records import said
+    from tests.support.records import predicted
     with Records(sys.argv[1]) as records:
         for batch in itertools.count():
-            records.store_predictions([said(imgid=f"b{batch}-{number}") for number in range(50)])
+            records.store_predictions([predicted(imgid=f"b{batch}-{number}") for number in range(50)])
             print(batch, flush=True)
 """)
 
@@ -74,11 +74,11 @@ def test_a_killed_writer_leaves_whole_batches_with_their_alerts(database: str) -
         for _ in range(7):
             assert writer.stdout.readline()
         writer.kill()
-        told = 7 + len(writer.stdout.read().splitlines())
+        acknowledged = 7 + len(writer.stdout.read().splitlines())
 
     with Records(database) as records:
         found = list(records.wafers())
         assert len(found) % 50 == 0
-        assert len(found) >= told * 50
+        assert len(found) >= acknowledged * 50
         assert all(record.predictions[0].alert for record in found)
         assert len(records.pending_alerts(limit=2 * len(found))) == len(found)

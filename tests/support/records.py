@@ -82,7 +82,7 @@ def shot(
     return Shot(image, data, received, sequence)
 
 
-def said(
+def predicted(
     prediction: str = "Loc",
     probability: float = 0.9,
     *,
@@ -91,7 +91,7 @@ def said(
     shadow: bool = False,
     **more: Any,
 ) -> ReceivedPrediction:
-    """What the cluster's model v1 said of img1, unless more is named."""
+    """A prediction of img1 by the cluster's model v1, or what is named instead."""
     fields = {
         **WHO,
         "timestamp": CAPTURED,

@@ -228,7 +228,7 @@ def test_what_the_gate_lets_through_is_put_on_trial_once(
         version = json.loads(result.stdout)["version"]
         with Records(database) as records:
             [said] = records.rollouts()
-        assert (said.champion, said.candidate, said.share) == (None, version, 0.1)
+        assert (said.champion, said.candidate, said.share) == (read_card(default_model()).version, version, 0.1)
         assert said.author == "fabwafer retrain"
     assert "it was candidate or champion in the records before" in result.stderr
 
@@ -260,7 +260,7 @@ def test_the_champion_is_the_one_in_the_records_else_the_shipped_model(
     store.publish("v1")
     records.set_rollout("v1", author="kim")
     assert version() == "v1"
-    records.set_rollout(None, candidate="v1", share=0.5, author="kim")
+    records.set_rollout(shipped, candidate="v1", share=0.5, author="kim")
     assert version() == shipped
     assert told == []
     records.set_rollout("v9", author="kim")

@@ -256,7 +256,8 @@ def put_on_trial(records: Records, version: str) -> bool:
         rollouts = records.rollouts()
         if any(version in (said.champion, said.candidate) for said in rollouts):
             return False
-        champion, last = (rollouts[0].champion, rollouts[0].number) if rollouts else (None, 0)
+        shipped = read_card(default_model()).version
+        champion, last = (rollouts[0].champion, rollouts[0].number) if rollouts else (shipped, 0)
         try:
             records.set_rollout(champion, candidate=version, share=TRIAL_SHARE, author=AUTHOR, after=last)
         except RolloutChangedError:  # a person decided on the champion at this moment: theirs stays

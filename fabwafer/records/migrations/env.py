@@ -1,4 +1,4 @@
-"""Runs the migrations on the connection that `fabwafer.records.migrate` opened and locked."""
+"""Run the migrations on the connection that `fabwafer.records.migrate` opened and locked."""
 
 from alembic import context
 

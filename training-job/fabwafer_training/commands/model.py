@@ -275,15 +275,15 @@ def _now(records: "Records") -> "Rollout":
     """Who is to serve; the shipped model, when nobody said anything yet."""
     from fabwafer.records import Rollout
 
-    return records.rollout() or Rollout(None, None, 0.0, "", 0)
+    return records.rollout() or Rollout(_shipped().version, None, 0.0, "", 0)
 
 
-def _checked(store: "Store", version: str) -> str | None:
-    """Returns a version as the records name a champion, None for the shipped one, if it can serve."""
+def _checked(store: "Store", version: str) -> str:
+    """Returns a version, if it can serve."""
     from fabwafer.models.store import DamagedError, StoreError
 
     if version == _shipped().version:
-        return None
+        return version
     try:
         if store.published(version) is not None:
             return version

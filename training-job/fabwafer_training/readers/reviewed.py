@@ -1,4 +1,4 @@
-"""The wafers that people reviewed, from the records: the newest image of each, with the last word on it."""
+"""The wafers that people reviewed, from the records: the newest image of each, with the class of its last review."""
 
 from datetime import UTC, datetime
 
@@ -8,14 +8,14 @@ from fabwafer.defects import NOT_A_WAFER
 from fabwafer.maps.image_file import BadImageError
 from fabwafer.maps.plausibility import NotAWaferMapError
 from fabwafer.maps.wafermap import decode
-from fabwafer.records import Records, RecordsUnavailableError, SchemaError
+from fabwafer.records import DatabaseUrlError, Filter, Records, RecordsUnavailableError, SchemaError, WaferRow
 from fabwafer_training.dataset import DataError, Dataset, UnreachableError
 
 
 def read_reviewed(url: str) -> Dataset:
-    """Reads the reviewed wafers of the records. They are grouped by lot, else by camera and day.
+    """Read the reviewed wafers of the records. They are grouped by lot, else by camera and day.
 
-    Wafers without a stored image, or that were reviewed as no wafer map, are left out. So are images that cannot
+    Wafers without a stored image, or whose last review names no wafer map, are left out. So are images that cannot
     be read, with a sentence on each: one of them must not keep the others from being learned.
 
     Args:
@@ -27,32 +27,26 @@ def read_reviewed(url: str) -> Dataset:
     """
     grids, labels, groups, names, unread = [], [], [], [], []
     try:
-        opened = Records(url)
-    except ValueError as error:
-        raise DataError(f"the records: {error}") from None
-    try:
-        with opened as records:
+        with Records(url) as records:
             records.check()
-            for wafer in records.wafers():
-                if wafer.review is None or wafer.review.label == NOT_A_WAFER:
+            for row in records.rows(Filter(reviewed=True)):
+                if row.reviewed is None or row.reviewed == NOT_A_WAFER:
                     continue
-                name = f"{wafer.fab}/{wafer.camera}/{wafer.imgid}"
-                image = records.image(wafer.fab, wafer.camera, wafer.imgid)
+                image = records.image(row.fab, row.camera, row.imgid)
                 if image is None:
                     continue
+                name = f"{row.fab}/{row.camera}/{row.imgid}"
                 try:
                     grids.append(decode(image))
                 except (BadImageError, NotAWaferMapError) as error:
-                    unread.append(f"left out {name}, reviewed as {wafer.review.label}: {error}")
+                    unread.append(f"left out {name}, reviewed as {row.reviewed}: {error}")
                     continue
-                labels.append(wafer.review.label)
+                labels.append(row.reviewed)
                 names.append(name)
-                day = datetime.fromtimestamp(wafer.timestamp / 1000, UTC).date()
-                lot = wafer.context.get("lot")
-                groups.append(f"{wafer.fab}/lot/{lot}" if lot else f"{wafer.fab}/{wafer.camera}/{day}")
+                groups.append(_group(row))
     except RecordsUnavailableError as error:
         raise UnreachableError(f"the records: {error}") from None
-    except SchemaError as error:
+    except (DatabaseUrlError, SchemaError) as error:
         raise DataError(f"the records: {error}") from None
     return Dataset(
         "reviewed",
@@ -62,3 +56,10 @@ def read_reviewed(url: str) -> Dataset:
         unread=tuple(unread),
         names=names,
     )
+
+
+def _group(row: WaferRow) -> str:
+    """Return the wafers that must not be split between training and test: a lot, else what a camera saw in a day."""
+    if lot := row.context.get("lot"):
+        return f"{row.fab}/lot/{lot}"
+    return f"{row.fab}/{row.camera}/{datetime.fromtimestamp(row.timestamp / 1000, UTC).date()}"

@@ -7,6 +7,7 @@ revision = "0_1_001"
 down_revision = None
 
 _CONTEXT = ("lot", "slot", "product", "tool", "step", "notch")
+_FLAGS = ("alert", "reviewed", "needs_review")
 
 
 def _id() -> sa.types.TypeEngine[int]:
@@ -27,7 +28,7 @@ def _refers_to(table: str, column: str, other: str) -> sa.ForeignKeyConstraint:
 
 
 def upgrade() -> None:
-    """Makes them."""
+    """Make the tables."""
     op.create_table(
         "wafers",
         sa.Column("id", _id(), nullable=False),
@@ -35,10 +36,20 @@ def upgrade() -> None:
         sa.Column("camera", sa.String(), nullable=False),
         sa.Column("imgid", sa.String(), nullable=False),
         sa.Column("received", sa.BigInteger(), nullable=False),
+        sa.Column("current_id", sa.BigInteger()),
+        sa.Column("label", sa.String()),
+        sa.Column("probability", sa.Double()),
+        *(sa.Column(name, sa.Boolean(), nullable=False) for name in _FLAGS),
         sa.PrimaryKeyConstraint("id", name="pk_wafers"),
         sa.UniqueConstraint("fab", "camera", "imgid", name="uq_wafers_fab_camera_imgid"),
     )
-    op.create_index("ix_wafers_received", "wafers", ["received"])
+    true = "1" if op.get_bind().dialect.name == "sqlite" else "true"
+    op.create_index("ix_wafers_received", "wafers", ["received", "id"])
+    op.create_index("ix_wafers_camera", "wafers", ["fab", "camera", "received", "id"])
+    op.create_index("ix_wafers_label", "wafers", ["label", "received", "id"])
+    for flag in _FLAGS:
+        _partial_index("wafers", ["received", "id"], f"{flag} IS {true}", f"ix_wafers_{flag}")
+    op.create_index("ix_wafers_imgid", "wafers", ["imgid"])
     op.create_table(
         "shots",
         sa.Column("id", _id(), nullable=False),
@@ -96,7 +107,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_alerts"),
         sa.UniqueConstraint("prediction_id", name="uq_alerts_prediction_id"),
     )
-    true = "1" if op.get_bind().dialect.name == "sqlite" else "true"
     _partial_index("alerts", ["attempts", "received", "id"], f"pending IS {true}", "ix_alerts_pending")
     op.create_table(
         "thresholds",
@@ -121,7 +131,7 @@ def upgrade() -> None:
     op.create_table(
         "rollouts",
         sa.Column("id", _id(), nullable=False),
-        sa.Column("champion", sa.String()),
+        sa.Column("champion", sa.String(), nullable=False),
         sa.Column("candidate", sa.String()),
         sa.Column("share", sa.Double(), nullable=False),
         sa.Column("author", sa.String(), nullable=False),
