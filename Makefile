@@ -1,26 +1,32 @@
-# `make run` and `make test` are all a fresh machine needs: Python 3.11 and make.
+# `make run` and `make test` are all a fresh machine needs: Python 3.11 to 3.13 and make.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test chaos k8s-test bench lint clean
+.PHONY: run install test coverage chaos k8s-test bench lint clean
 
 run: $(VENV)/run.installed  ## install what a local system needs, start it, show wafers coming in
 	$(BIN)/fabwafer up
 
-test: $(VENV)/all.installed  ## install everything and pass the tests
+install: $(VENV)/all.installed  ## install everything, for development
+
+test: install  ## install everything and pass the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-chaos: $(VENV)/all.installed  ## the kill tests, ten rounds each
+coverage: install  ## the tests but for the kill tests, and the lines that run in pytest's own process
+	$(BIN)/coverage run -m pytest -m "not chaos" $(PYTEST_ARGS)
+	$(BIN)/coverage report
+
+chaos: install  ## the kill tests, ten rounds each
 	FABWAFER_CHAOS_ROUNDS=10 $(BIN)/python -m pytest -m chaos $(PYTEST_ARGS)
 
-k8s-test: $(VENV)/all.installed  ## the tests in a cluster; k8s-tests/README.md says what they need
+k8s-test: install  ## the tests in a cluster; k8s-tests/README.md says what they need
 	$(BIN)/python -m pytest k8s-tests $(PYTEST_ARGS)
 
-bench: $(VENV)/all.installed  ## the numbers in docs/benchmarks.md
+bench: install  ## the numbers in docs/benchmarks.md
 	$(BIN)/python -m benchmarks.flow
 
-lint: $(VENV)/all.installed  ## what pre-commit and CI check
+lint: install  ## what pre-commit and CI check
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/codespell

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kubernetes import client, config
+import images
 
-IMAGE = os.environ.get("FABWAFER_TRAINING_IMAGE", "localhost/fabwafer-training-job:test")
 _KIND = ["kind", "--quiet"]
 _NAME = "fabwafer-k8s-tests"
 
@@ -19,29 +18,29 @@ class NoClusterError(RuntimeError):
 
 
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[client.ApiClient]:
-    """Gives a client of the cluster in $KUBECONFIG, else of one that kind makes, and that ends with the tests.
+def running_cluster(folder: Path) -> Iterator[Path]:
+    """Yield the kubeconfig of the cluster in $KUBECONFIG, else of one that kind makes and that ends with the tests.
 
     The user's default cluster is never used: it may be the fab's.
 
     Args:
-        folder: Where kind writes how to reach its cluster.
+        folder: Where kind writes the kubeconfig of its cluster.
 
     Raises:
         NoClusterError: There is neither.
     """
     if given := os.environ.get("KUBECONFIG"):
-        yield config.new_client_from_config(given)
+        yield Path(given)
         return
     if not _kind_can_run():
         raise NoClusterError("needs a cluster: set KUBECONFIG, or install kind and start Docker")
-    if not _succeeds("docker", "image", "inspect", IMAGE):
-        raise NoClusterError(f"needs the image {IMAGE}: k8s-tests/README.md says how to build it")
+    if missing := [image for image in images.ALL if not _succeeds("docker", "image", "inspect", image)]:
+        raise NoClusterError(f"needs the images {', '.join(missing)}: k8s-tests/README.md says how to build them")
     file = folder / "kubeconfig"
     try:
         subprocess.run([*_KIND, "create", "cluster", "--name", _NAME, "--kubeconfig", file, "--wait", "3m"], check=True)
-        subprocess.run([*_KIND, "load", "docker-image", IMAGE, "--name", _NAME], check=True)
-        yield config.new_client_from_config(str(file))
+        subprocess.run([*_KIND, "load", "docker-image", *images.ALL, "--name", _NAME], check=True)
+        yield file
     finally:
         subprocess.run([*_KIND, "delete", "cluster", "--name", _NAME, "--kubeconfig", file], check=False)
 

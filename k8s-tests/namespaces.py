@@ -1,72 +1,54 @@
-"""A namespace for one test: its Jobs, their pods, and what is in the model store that they share."""
+"""A namespace for one test, with a volume for the model store, and the pods that run in it."""
 
-import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import yaml
-from clusters import IMAGE
-from kubernetes import client
+from kr8s.asyncio import Api
+from kr8s.asyncio.objects import APIObject, PersistentVolumeClaim, Pod
+from kr8s.asyncio.objects import Namespace as NamespaceObject
 
-MANIFEST = Path(__file__).parent.parent / "training-job" / "job.yaml"
+T = TypeVar("T", bound=APIObject)
+
 CLAIM = "fabwafer-models"
-_SMALL = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}}
-_ENDED = {"Succeeded", "Failed"}
-_PATIENCE = 600
+PATIENCE = 600
 """Seconds to wait for anything; a busy machine is slow."""
-_HOPELESS = {"CreateContainerConfigError", "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName"}
-
-T = TypeVar("T")
-
-_LOOK = """
-import json, pathlib
-from fabwafer.models.store import open_store
-store = open_store("/store")
-def files(folder):
-    root = pathlib.Path("/store") / folder
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-sound = [name for name in store.names() if store.published(name)]
-print(json.dumps({"sound": sound, "versions": files("versions"), "work": files(".work")}))
-"""
-
-
-class HopelessError(RuntimeError):
-    """What is waited for cannot come any more."""
+USER = 65532
+"""The user and group of all images."""
+POD_SECURITY: dict[str, Any] = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: dict[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What is in the model store.
-
-    Attributes:
-        sound: The versions; each was checked against its card.
-        versions: All files below `versions/`, by their paths there.
-        work: All files below `.work/`.
-    """
-
-    sound: list[str]
-    versions: list[str]
-    work: list[str]
+class FailedError(RuntimeError):
+    """A pod or another object failed, or did not become what the test waits for."""
 
 
-@contextmanager
-def new_namespace(api: client.ApiClient) -> Iterator["Namespace"]:
-    """Makes a namespace with a claim for the model store, and removes it with all that is in it."""
-    core: Any = client.CoreV1Api(api)
+@asynccontextmanager
+async def new_namespace(api: Api) -> AsyncIterator["Namespace"]:
+    """Make a namespace with a claim for the model store, and remove it with all that is in it."""
     name = f"fabwafer-test-{uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    core.create_namespace({"metadata": {"name": name, "labels": labels}})
+    made = await NamespaceObject({"metadata": {"name": name, "labels": labels}}, api=api)
+    await made.create()
     try:
+        namespace = Namespace(api, name)
         storage = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-        core.create_namespaced_persistent_volume_claim(name, {"metadata": {"name": CLAIM}, "spec": storage})
-        yield Namespace(api, name)
+        await namespace.create(PersistentVolumeClaim, {"metadata": {"name": CLAIM}, "spec": storage})
+        yield namespace
     finally:
-        core.delete_namespace(name)
+        await made.delete()
 
 
 class Namespace:
@@ -74,129 +56,105 @@ class Namespace:
 
     Args:
         api: A client of the cluster.
-        name: What it is called.
+        name: The name of the namespace.
     """
 
-    def __init__(self, api: client.ApiClient, name: str) -> None:
+    def __init__(self, api: Api, name: str) -> None:
+        self.api = api
         self.name = name
-        self._core: Any = client.CoreV1Api(api)  # Any, as the answers' types leave open whether each field is there
-        self._batch: Any = client.BatchV1Api(api)
 
-    def retrain(self, *options: str) -> str:
-        """Starts the Job of training-job/job.yaml; returns its name.
-
-        Changed are the image, what it asks of a node, and its settings: a small base, and no records.
-
-        Args:
-            options: Options of the command.
-        """
-        job = yaml.safe_load(MANIFEST.read_text())
-        [container] = job["spec"]["template"]["spec"]["containers"]
-        container["image"] = IMAGE
-        container["resources"] = _SMALL
-        container["env"] = [one for one in container["env"] if one["name"] != "FABWAFER_DATABASE_URL"]
-        container["args"] = ["--base", "synthetic:270", *options]
-        made: str = self._batch.create_namespaced_job(self.name, job).metadata.name
+    async def create(self, kind: type[T], manifest: dict[str, Any]) -> T:
+        """Create an object in the namespace."""
+        made: T = await kind(manifest, namespace=self.name, api=self.api)
+        await made.create()
         return made
 
-    def ended(self, job: str) -> tuple[str, str]:
-        """Waits for the end of a Job; returns `Complete` or `Failed`, and the reason."""
+    async def pods(self, selector: str) -> list[Pod]:
+        """Return the pods that a label selector finds, the oldest first."""
+        found = self.api.get("pods", namespace=self.name, label_selector=selector)
+        pods = [pod async for pod in found if isinstance(pod, Pod)]
+        return sorted(pods, key=lambda pod: str(pod.metadata.creationTimestamp))
 
-        def look() -> tuple[str, str] | None:
-            for pod in self.pods(job):
-                self._check(pod)
-            conditions = self._batch.read_namespaced_job(job, self.name).status.conditions or []
-            ends = [one for one in conditions if one.type in {"Complete", "Failed"} and one.status == "True"]
-            return (ends[0].type, ends[0].reason or "") if ends else None
+    async def pod(self, selector: str, other_than: str = "") -> Pod:
+        """Wait for a pod that a label selector finds, other than the one that is named."""
+        async with asyncio.timeout(PATIENCE):
+            async for _, pod in self.api.watch("pods", namespace=self.name, label_selector=selector):
+                if isinstance(pod, Pod) and pod.name != other_than:
+                    return pod
+        raise FailedError(f"the watch of {selector} ended")
 
-        return _wait(f"the end of the Job {job}", look)
+    async def run(self, spec: dict[str, Any]) -> Pod:
+        """Start a pod."""
+        return await self.create(Pod, {"metadata": {"name": f"pod-{uuid4().hex[:8]}"}, "spec": spec})
 
-    def pods(self, job: str) -> list[Any]:
-        """Returns the pods of a Job that there are, the oldest first."""
-        found = self._core.list_namespaced_pod(self.name, label_selector=f"batch.kubernetes.io/job-name={job}").items
-        return sorted(found, key=lambda pod: pod.metadata.creation_timestamp)
+    async def run_to_end(self, spec: dict[str, Any]) -> str:
+        """Run a pod to its end and return its log.
 
-    def pod(self, job: str, after: str = "") -> str:
-        """Waits until a Job has a pod, another than the one it had; returns its name."""
+        Raises:
+            FailedError: The pod failed.
+        """
+        pod = await self.run(spec)
+        await phase(pod, "Succeeded", "Failed")
+        text = await log(pod)
+        if pod.status.phase == "Failed":
+            raise FailedError(f"the pod {pod.name} failed: {text}")
+        return text
 
-        def look() -> str | None:
-            names = [pod.metadata.name for pod in self.pods(job)]
-            return next((str(name) for name in names if name != after), None)
-
-        return _wait(f"a pod of {job}", look)
-
-    def hear(self, pod: str, words: str) -> None:
-        """Waits until a pod has said something."""
-
-        def look() -> bool | None:
-            found = self._core.read_namespaced_pod(pod, self.name)
-            self._check(found)
-            said = "" if found.status.phase == "Pending" else self.log(pod)
-            if words not in said and found.status.phase in _ENDED:
-                raise HopelessError(f"the pod {pod} ended without {words!r}: {said}")
-            return True if words in said else None
-
-        _wait(f"{words!r} in the log of {pod}", look)
-
-    def log(self, pod: str) -> str:
-        """Returns what a pod has said."""
-        return str(self._core.read_namespaced_pod_log(pod, self.name))
-
-    def kill(self, pod: str) -> None:
-        """Removes a pod at once, without a word to it."""
-        self._core.delete_namespaced_pod(pod, self.name, grace_period_seconds=0)
-
-    def evict(self, pod: str) -> None:
-        """Asks a pod to leave, as draining its node does."""
-        self._core.create_namespaced_pod_eviction(
-            pod, self.name, {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
-        )
-
-    def failures(self, job: str) -> int:
-        """Returns how many pods of a Job count as failed."""
-        return self._batch.read_namespaced_job(job, self.name).status.failed or 0
-
-    def content(self) -> Content:
-        """Looks into the model store."""
-        return Content(**json.loads(self.run_python(_LOOK)))
-
-    def run_python(self, code: str) -> str:
-        """Runs Python beside the model store, in a pod like the Job's; returns what it printed."""
-        spec = yaml.safe_load(MANIFEST.read_text())["spec"]["template"]["spec"]
-        [container] = spec["containers"]
-        container |= {"image": IMAGE, "resources": _SMALL, "env": [], "command": ["python", "-c", code]}
-        name = self.run(spec)
-
-        def look() -> str | None:
-            pod = self._core.read_namespaced_pod(name, self.name)
-            self._check(pod)
-            return str(pod.status.phase) if pod.status.phase in _ENDED else None
-
-        phase = _wait(f"the end of the pod {name}", look)
-        said = self.log(name)
-        if phase == "Failed":
-            raise HopelessError(f"the pod {name} failed: {said}")
-        return said
-
-    def run(self, spec: dict[str, Any]) -> str:
-        """Starts a pod; returns its name."""
-        name = f"pod-{uuid4().hex[:8]}"
-        self._core.create_namespaced_pod(self.name, {"metadata": {"name": name}, "spec": spec})
-        return name
-
-    def _check(self, pod: Any) -> None:
-        """Raises HopelessError for a pod that will never start."""
-        for status in pod.status.container_statuses or []:
-            if status.state.waiting and status.state.waiting.reason in _HOPELESS:
-                why = status.state.waiting
-                raise HopelessError(f"the pod {pod.metadata.name} cannot start: {why.reason}: {why.message}")
+    async def evict(self, pod: Pod) -> None:
+        """Ask a pod to end, as draining its node does. kr8s has no evictions."""
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod.name}}
+        async with self.api.call_api("POST", namespace=self.name, url=f"pods/{pod.name}/eviction", json=eviction):
+            pass
 
 
-def _wait(what: str, look: Callable[[], T | None]) -> T:
-    """Looks until something is found."""
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
-        if (found := look()) is not None:
-            return found
-        time.sleep(0.5)
-    raise HopelessError(f"waited {_PATIENCE} s for {what}")
+async def wait(what: APIObject, *conditions: str) -> None:
+    """Wait until one of the conditions holds (as `kubectl wait --for` writes them).
+
+    Raises:
+        FailedError: None did in time. The text has the object's state, for example that its image cannot be pulled.
+    """
+    try:
+        await what.wait(list(conditions), timeout=PATIENCE)
+    except TimeoutError:
+        await what.refresh()
+        raise FailedError(f"waited {PATIENCE} s for {conditions} of {what.name}: {what.status}") from None
+
+
+async def phase(pod: Pod, *phases: str) -> None:
+    """Wait until a pod is in one of the phases."""
+    await wait(pod, *(f"jsonpath='{{.status.phase}}'={name}" for name in phases))
+
+
+async def log(pod: Pod) -> str:
+    """Return the log of a pod."""
+    return "\n".join([line async for line in pod.logs()])
+
+
+async def until_logged(pod: Pod, text: str) -> None:
+    """Wait until a pod has logged a text.
+
+    Raises:
+        FailedError: It ended without.
+    """
+    await phase(pod, "Running", "Succeeded", "Failed")
+    lines = []
+    async for line in pod.logs(follow=True, timeout=PATIENCE):
+        lines.append(line)
+        if text in line:
+            return
+    raise FailedError(f"the log of the pod {pod.name} ended without {text!r}: " + "\n".join(lines))
+
+
+def restricted_pod(container: dict[str, Any], store: str) -> dict[str, Any]:
+    """Return the spec of a pod that meets `restricted`, with the model store at the path `store` and a /tmp."""
+    mounts = [{"name": "store", "mountPath": store}, {"name": "tmp", "mountPath": "/tmp"}]
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": POD_SECURITY,
+        "containers": [container | {"securityContext": CONTAINER_SECURITY, "volumeMounts": mounts}],
+        "volumes": [
+            {"name": "store", "persistentVolumeClaim": {"claimName": CLAIM}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }

@@ -1,9 +1,10 @@
-"""The retraining Job as training-job/job.yaml starts it: killed, refused, or through."""
+"""The retraining Job as training-job/job.yaml starts it: killed, refused, or completed."""
 
+import images
 import pytest
-from clusters import IMAGE
-from kubernetes.client import ApiException
-from namespaces import Content, Namespace
+from kr8s import ServerError
+from namespaces import Namespace, log, until_logged
+from retraining import Content, content, end_of, failures, pods_of, run_python, start
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -25,7 +26,7 @@ FILES = {
     "report/champion/risk-coverage.png",
     "report/champion/contradicted.csv",
 }
-"""What a version consists of; a picture of the contradicted labels as well, where there are any."""
+"""The files of a version; a picture of the contradicted labels as well, where there are any."""
 
 MISLABELLED = """
 import numpy
@@ -41,77 +42,77 @@ write_npz(Path("/store/mislabelled.npz"), replace(reviews, labels=wrong))
 """Reviews by somebody who mistook each class for another."""
 
 
-def whole(content: Content) -> bool:
-    """Tells whether there is nothing in `versions/` but whole versions."""
-    found = {file for file in content.versions if not file.endswith("/contradicted.png")}
-    return found == {f"{version}/{name}" for version in content.sound for name in FILES}
+def complete(stored: Content) -> bool:
+    """Return whether `versions/` holds complete versions alone."""
+    found = {file for file in stored.versions if not file.endswith("/contradicted.png")}
+    return found == {f"{version}/{name}" for version in stored.sound for name in FILES}
 
 
-def test_the_namespace_takes_no_pod_that_may_be_root(namespace: Namespace) -> None:
-    with pytest.raises(ApiException, match="violates PodSecurity"):
-        namespace.run({"containers": [{"name": "root", "image": IMAGE}]})
+async def test_the_namespace_takes_no_pod_that_may_be_root(namespace: Namespace) -> None:
+    with pytest.raises(ServerError, match="violates PodSecurity"):
+        await namespace.run({"containers": [{"name": "root", "image": images.TRAINING}]})
 
 
-def test_a_version_comes_into_the_store_and_waits_for_a_person(namespace: Namespace) -> None:
-    job = namespace.retrain(*REVIEWS, *SHORT)
-    end, _ = namespace.ended(job)
-    [pod] = namespace.pods(job)
-    said = namespace.log(pod.metadata.name)
-    assert end == "Complete", said
-    assert "the gold set is too small to decide" in said
-    content = namespace.content()
-    [version] = content.sound
-    assert f"to promote it: fabwafer model promote {version}" in said
-    assert whole(content)
-    assert content.work == []
+async def test_a_version_comes_into_the_store_and_waits_for_a_person(namespace: Namespace) -> None:
+    job = await start(namespace, *REVIEWS, *SHORT)
+    end, _ = await end_of(job)
+    [pod] = await namespace.pods(pods_of(job))
+    output = await log(pod)
+    assert end == "Complete", output
+    assert "the gold set is too small to decide" in output
+    stored = await content(namespace)
+    [version] = stored.sound
+    assert f"to promote it: fabwafer model promote {version}" in output
+    assert complete(stored)
+    assert stored.work == []
 
 
-def test_a_pod_that_is_killed_is_followed_by_one_that_finishes_its_work(namespace: Namespace) -> None:
-    job = namespace.retrain(*REVIEWS, "--epochs", "4", "--maps-per-epoch", "512")
-    killed = namespace.pod(job)
-    namespace.hear(killed, "epoch 2 of 4")
-    namespace.kill(killed)
-    assert whole(namespace.content()), "nothing of a version that is not finished"
-    end, _ = namespace.ended(job)
-    said = namespace.log(namespace.pod(job, after=killed))
-    assert namespace.failures(job) == 1
-    assert end == "Complete", said
-    assert "epoch 4 of 4" in said, "the first pod was not finished when it was killed"
-    assert "epoch 1 of 4" not in said, "its finished rounds are not lost"
-    content = namespace.content()
-    assert len(content.sound) == 1
-    assert whole(content)
-    assert content.work == []
+async def test_a_pod_that_is_killed_is_followed_by_one_that_finishes_its_work(namespace: Namespace) -> None:
+    job = await start(namespace, *REVIEWS, "--epochs", "4", "--maps-per-epoch", "512")
+    killed = await namespace.pod(pods_of(job))
+    await until_logged(killed, "epoch 2 of 4")
+    await killed.delete(force=True)
+    assert complete(await content(namespace)), "nothing of a version that is not finished"
+    end, _ = await end_of(job)
+    output = await log(await namespace.pod(pods_of(job), other_than=killed.name))
+    assert await failures(job) == 1
+    assert end == "Complete", output
+    assert "epoch 4 of 4" in output, "the first pod was not finished when it was killed"
+    assert "epoch 1 of 4" not in output, "its finished epochs are not lost"
+    stored = await content(namespace)
+    assert len(stored.sound) == 1
+    assert complete(stored)
+    assert stored.work == []
 
 
-def test_a_pod_that_leaves_a_drained_node_is_followed_by_another_and_counts_as_no_failure(
+async def test_a_pod_that_leaves_a_drained_node_is_followed_by_another_and_counts_as_no_failure(
     namespace: Namespace,
 ) -> None:
-    job = namespace.retrain(*REVIEWS, "--epochs", "100")
-    evicted = namespace.pod(job)
-    namespace.hear(evicted, "training on")
-    namespace.evict(evicted)
-    namespace.hear(namespace.pod(job, after=evicted), "training on")
-    assert namespace.failures(job) == 0
+    job = await start(namespace, *REVIEWS, "--epochs", "100")
+    evicted = await namespace.pod(pods_of(job))
+    await until_logged(evicted, "training on")
+    await namespace.evict(evicted)
+    await until_logged(await namespace.pod(pods_of(job), other_than=evicted.name), "training on")
+    assert await failures(job) == 0
 
 
-def test_what_the_gate_refuses_fails_the_job_at_once_and_stays_out_of_the_store(namespace: Namespace) -> None:
-    namespace.run_python(MISLABELLED)
-    job = namespace.retrain("--reviews", "/store/mislabelled.npz", *SHORT, "--gold-maps", "1")
-    assert namespace.ended(job) == ("Failed", "PodFailurePolicy")
-    [pod] = namespace.pods(job)
-    [container] = pod.status.container_statuses
-    said = namespace.log(pod.metadata.name)
-    assert container.state.terminated.exit_code == 3, said
-    assert "the gate refuses retrained-" in said
-    assert "of defects are called none, allowed is 2.00%" in said
-    content = namespace.content()
-    assert content.sound == content.versions == []
-    assert any(file.endswith("/report/gate.json") for file in content.work)
+async def test_what_the_gate_refuses_fails_the_job_at_once_and_stays_out_of_the_store(namespace: Namespace) -> None:
+    await run_python(namespace, MISLABELLED)
+    job = await start(namespace, "--reviews", "/store/mislabelled.npz", *SHORT, "--gold-maps", "1")
+    assert await end_of(job) == ("Failed", "PodFailurePolicy")
+    [pod] = await namespace.pods(pods_of(job))
+    [container] = pod.status.containerStatuses
+    output = await log(pod)
+    assert container.state.terminated.exitCode == 3, output
+    assert "the gate refuses retrained-" in output
+    assert "of defects are called none, allowed is 2.00%" in output
+    stored = await content(namespace)
+    assert stored.sound == stored.versions == []
+    assert any(file.endswith("/report/gate.json") for file in stored.work)
 
 
-def test_maps_that_cannot_be_used_fail_the_job_at_once(namespace: Namespace) -> None:
-    job = namespace.retrain("--reviews", "/store/nothing.npz", *SHORT)
-    assert namespace.ended(job) == ("Failed", "PodFailurePolicy")
-    [pod] = namespace.pods(job)
-    assert "/store/nothing.npz: no such file" in namespace.log(pod.metadata.name)
+async def test_maps_that_cannot_be_used_fail_the_job_at_once(namespace: Namespace) -> None:
+    job = await start(namespace, "--reviews", "/store/nothing.npz", *SHORT)
+    assert await end_of(job) == ("Failed", "PodFailurePolicy")
+    [pod] = await namespace.pods(pods_of(job))
+    assert "/store/nothing.npz: no such file" in await log(pod)

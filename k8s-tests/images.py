@@ -1,0 +1,8 @@
+"""The images that the tests run."""
+
+import os
+
+TRAINING = os.environ.get("FABWAFER_TRAINING_IMAGE", "localhost/fabwafer-training-job:test")
+HANDLERS = os.environ.get("FABWAFER_HANDLERS_IMAGE", "localhost/fabwafer-handlers:test")
+BRIDGE = os.environ.get("FABWAFER_BRIDGE_IMAGE", "localhost/fabwafer-bridge:test")
+ALL = (TRAINING, HANDLERS, BRIDGE)
