@@ -252,7 +252,7 @@ def test_a_brokers_address(url: str, address: Address) -> None:
         ("FABWAFER_EXTERNAL_BROKER_URL", "mqtt://kim:secret@broker:port", "expected mqtt://USER:PASSWORD@HOST:PORT"),
         ("FABWAFER_GATEWAY_TOPICS", "fabwafer/#", "expected fabwafer/FAB/CAMERA/img/IMGID"),
         ("FABWAFER_GATEWAY_TOPICS", "", "expected fabwafer/FAB/CAMERA/img/IMGID"),
-        ("FABWAFER_METRICS_PORT", "many", "FABWAFER_METRICS_PORT: Input should be a valid integer"),
+        ("FABWAFER_METRICS_PORT", "many", "FABWAFER_METRICS_PORT: expected a valid integer"),
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_one_sentence_and_no_traceback(variable: str, value: str, said: str) -> None:

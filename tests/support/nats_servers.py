@@ -14,8 +14,8 @@ from typing import Final, Self
 import bcrypt
 import pytest
 
-from fabwafer_bridge.device_auth import user_line
 from fabwafer_bridge.devices import BCRYPT_COST, Device
+from fabwafer_bridge.users_file import user_line
 from fabwafer_local import nats
 
 BRIDGE_USER: Final = "bridge"
