@@ -35,6 +35,8 @@ from fabwafer_bridge.intake import SOURCE
 from fabwafer_bridge.publisher import Outgoing, Publisher
 
 GATEWAY: Final = "gateway"
+RESULTS: Final = ("passed", "dead", "ignored", "dropped", "returned", "not_returned")
+DEAD_REASONS: Final = ("refused", "too_large")
 
 OUTWARD_SUBJECTS: Final = ("fabwafer.*.*.prediction.*", "fabwafer.*.*.alert.*")
 ENVELOPE: Final = 8192
@@ -158,6 +160,10 @@ class Gateway:
         self._stopping = False
         self._client: Client | None = None
         self._external: ExternalBroker | None = None
+        for result in RESULTS:  # so that each series starts at 0
+            metrics.MESSAGES.labels(GATEWAY, result)
+        for reason in DEAD_REASONS:
+            metrics.DEAD_LETTERS.labels(reason)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Carry messages until `stopping` is set, then finish what is under way.

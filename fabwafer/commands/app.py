@@ -1,4 +1,4 @@
-"""The kind of command-line application that all commands are made with."""
+"""The command-line application that all commands are registered with."""
 
 import asyncio
 import functools
@@ -25,7 +25,7 @@ class Commands(typer.Typer):
         return decorate
 
     def callback(self, *args: Any, **kwargs: Any) -> Callable[[F], F]:
-        """Register what comes before each command; a coroutine function runs in an event loop of its own."""
+        """Register what runs before each command; a coroutine function runs in an event loop of its own."""
         register = super().callback(*args, **kwargs)
 
         def decorate(function: F) -> F:

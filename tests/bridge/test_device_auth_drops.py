@@ -1,4 +1,4 @@
-"""What the MQTT listener drops without a word is counted by the device-auth, by reason and once."""
+"""What the MQTT listener drops silently is counted by device-auth, by reason and once."""
 
 from collections.abc import Callable
 
@@ -116,7 +116,7 @@ async def test_what_could_not_be_stored_is_counted_and_its_device_works_again(na
         await bus.close()
 
 
-async def test_drops_are_counted_once_over_log_rotation_and_restarts_of_the_door(nats_server: NatsServer) -> None:
+async def test_drops_are_counted_once_over_log_rotation_and_restarts_of_device_auth(nats_server: NatsServer) -> None:
     nats_server.config.write_text(
         nats_server.config.read_text().replace("logfile_size_limit: 16MB", "logfile_size_limit: 20000")
     )

@@ -1,4 +1,4 @@
-"""Devices on another broker: what Mosquitto acknowledged to them arrives on the bus, whatever is killed between."""
+"""Devices on an external broker: what Mosquitto acknowledged arrives on the bus, whatever is killed between."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from fabwafer_bridge.gateway import ENVELOPE, GatewaySettings, entering
 from fabwafer_bridge.publisher import Outgoing
 from tests.support.gateways import MAX_PAYLOAD, Gateway, expected, image, in_stream, listed_dead_letters, publish_images
 from tests.support.mosquitto import Mosquitto, Publisher, guides_configuration
-from tests.support.nats_servers import NatsServer
+from tests.support.nats_servers import BRIDGE_PASSWORD, BRIDGE_USER, NatsServer
 from tests.support.running import answers, wait_until
 
 
@@ -231,6 +231,30 @@ def test_tls_with_an_authority_of_ones_own(bus: NatsServer, tmp_path: Path, need
             camera.disconnect()
             camera.loop_stop()
             gateway.stop()
+
+
+def test_credentials_are_given_apart_from_the_urls(bus: NatsServer, tmp_path: Path, needs_mosquitto: None) -> None:
+    for name, content in (("broker", "p@ss:w/rd"), ("bus", BRIDGE_PASSWORD)):
+        (tmp_path / name).write_text(f"{content}\n")
+    users = tmp_path / "users"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", users, "kim", "p@ss:w/rd"], check=True, capture_output=True)
+    users.chmod(0o600)
+    only_kim = f"allow_anonymous false\npassword_file {users}"
+    with Mosquitto(tmp_path / "mosquitto", guides_configuration(), only_kim) as broker:
+        gateway = Gateway(
+            tmp_path / "gateway",
+            broker,
+            bus,
+            FABWAFER_EXTERNAL_BROKER_USER="kim",
+            FABWAFER_EXTERNAL_BROKER_PASSWORD_FILE=str(tmp_path / "broker"),
+            FABWAFER_NATS_URL=bus.plain_url,
+            FABWAFER_NATS_USER=BRIDGE_USER,
+            FABWAFER_NATS_PASSWORD_FILE=str(tmp_path / "bus"),
+        )
+        try:
+            gateway.start()
+        finally:
+            assert gateway.stop() == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Real device_auths for tests: `fabwafer device-auth` as a process beside a nats-server."""
+"""device-auth for tests: `fabwafer device-auth` as a process beside a real nats-server."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import nats
 
 from fabwafer.commands.system import System, write_system
 from fabwafer_bridge import streams
-from tests.support.nats_servers import NatsServer, free_ports
+from tests.support.nats_servers import BRIDGE_PASSWORD, BRIDGE_USER, DEVICE_AUTH_PASSWORD, NatsServer, free_ports
 from tests.support.running import wait_until
 
 PATIENCE: Final = 30.0
@@ -56,18 +56,25 @@ class DeviceAuthProcess:
                     *("--metrics-port", str(self._port), "--replicas", str(self._replicas)),
                 ],
                 env=os.environ
-                | {"FABWAFER_NATS_SYSTEM_URL": self._server.sys_url, "FABWAFER_NATS_URL": self._server.url},
+                | {
+                    "FABWAFER_NATS_SYSTEM_URL": self._server.plain_url,
+                    "FABWAFER_NATS_SYSTEM_USER": "device-auth",
+                    "FABWAFER_NATS_SYSTEM_PASSWORD": DEVICE_AUTH_PASSWORD,
+                    "FABWAFER_NATS_URL": self._server.plain_url,
+                    "FABWAFER_NATS_USER": BRIDGE_USER,
+                    "FABWAFER_NATS_PASSWORD": BRIDGE_PASSWORD,
+                },
                 stderr=log,
             )
         if ready:
-            wait_until(self.ready, f"the device-auth was not ready: {self.log()[-5:]}")
+            wait_until(self.ready, f"device-auth was not ready: {self.log()[-5:]}")
 
     def ready(self) -> bool:
         return self._get("/readyz") is not None
 
     def _get(self, path: str) -> str | None:
         assert self._process is not None
-        assert self._process.poll() is None, f"the device-auth ended: {self._log.read_text()[-3000:]}"
+        assert self._process.poll() is None, f"device-auth ended: {self._log.read_text()[-3000:]}"
         try:
             with urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=5) as answer:
                 return str(answer.read().decode())
@@ -79,7 +86,7 @@ class DeviceAuthProcess:
         for line in (self._get("/metrics") or "").splitlines():
             if line.startswith(name + " "):
                 return float(line.rpartition(" ")[2])
-        raise AssertionError(f"the device-auth has no metric {name}")
+        raise AssertionError(f"device-auth has no metric {name}")
 
     def dropped(self, reason: str) -> float:
         return self.metric(f'fabwafer_mqtt_dropped_total{{reason="{reason}"}}')
@@ -88,12 +95,12 @@ class DeviceAuthProcess:
         return [json.loads(line) for line in self._log.read_text().splitlines()]
 
     def stop(self) -> None:
-        """Ends the device-auth in order; one that does not run is left alone."""
+        """Ends device-auth in order; one that does not run is left alone."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
         try:
-            assert self._process.wait(timeout=20) == 0, "the device-auth did not end in order"
+            assert self._process.wait(timeout=20) == 0, "device-auth did not end in order"
         finally:
             self._process.kill()
             self._process.wait()

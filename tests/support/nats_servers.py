@@ -72,8 +72,13 @@ class NatsServer:
         return f"nats://{BRIDGE_USER}:{BRIDGE_PASSWORD}@127.0.0.1:{self.client_port}"
 
     @property
+    def plain_url(self) -> str:
+        """The server's address, without credentials."""
+        return f"nats://127.0.0.1:{self.client_port}"
+
+    @property
     def sys_url(self) -> str:
-        """The device-auth's address in the system account, credentials included."""
+        """The address of the system account, with device-auth's credentials."""
         return f"nats://device-auth:{DEVICE_AUTH_PASSWORD}@127.0.0.1:{self.client_port}"
 
     @property
