@@ -189,7 +189,8 @@ async def test_no_device_is_let_in_before_the_bridge_has_made_its_streams(nats_s
         credentials = await (await Devices.make(bus, replicas=1)).add("faba", "mine")
         device_auth.start(ready=False)
         wait_until(
-            lambda: any("no device is let in" in line["event"] for line in device_auth.log()), "the device-auth waits"
+            lambda: any("no device is let in" in line["event"] for line in device_auth.logged()),
+            "the device-auth waits",
         )
         assert not device_auth.ready()
         assert credentials.user not in nats_server.users_file.read_text()
@@ -317,7 +318,7 @@ async def test_a_reload_that_the_server_refuses_leaves_the_users_and_is_tried_ag
     wait_until(
         lambda: fab.device_auth.metric('fabwafer_device_auth_reloads_total{result="refused"}') >= 1, "it is refused"
     )
-    wait_until(lambda: "no_such_setting" in json.dumps(fab.device_auth.log()), "the server's reason is in the log")
+    wait_until(lambda: "no_such_setting" in json.dumps(fab.device_auth.logged()), "the server's reason is in the log")
     assert fab.server.users_file.read_text() == users
     assert device.publish("fabwafer/faba/first/img/1")
     assert not fab.device_auth.ready()

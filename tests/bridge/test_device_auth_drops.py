@@ -150,5 +150,5 @@ async def test_drops_are_counted_once_over_log_rotation_and_restarts_of_device_a
         await bus.close()
     finally:
         device_auth.stop()
-    counted = sum(line["times"] for line in device_auth.log() if line["event"] == "dropped")
+    counted = sum(line["times"] for line in device_auth.logged() if line["event"] == "dropped")
     assert counted == total

@@ -28,7 +28,7 @@ class Fab:
         self.bus = bus
         self.devices = devices
         self._dropped_before = {reason: device_auth.dropped(reason) for reason in REASONS}
-        self._logged_before = len(device_auth.log())
+        self._logged_before = len(device_auth.logged())
 
     async def add(self, camera: str) -> Credentials:
         credentials = await self.devices.add("faba", camera)
@@ -48,7 +48,7 @@ class Fab:
         return self.device_auth.dropped(reason) - self._dropped_before[reason]
 
     def log(self) -> list[dict[str, Any]]:
-        return self.device_auth.log()[self._logged_before :]
+        return self.device_auth.logged()[self._logged_before :]
 
     async def stored(self) -> list[str]:
         """The subjects in the stream that keeps what devices publish, for as long as nobody takes them."""

@@ -14,8 +14,9 @@ from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 from fabwafer.messages.bodies import Image
 from fabwafer_bridge import dead_letters, streams
+from fabwafer_local.ports import free_ports
 from tests.support.mosquitto import Mosquitto, Publisher
-from tests.support.nats_servers import NatsServer, free_ports
+from tests.support.nats_servers import NatsServer
 from tests.support.running import Bridge, _Process, answers, wait_until
 
 FILE = encode(sample(0, 1)[0][1])

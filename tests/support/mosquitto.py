@@ -13,7 +13,7 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from tests.support.nats_servers import free_ports
+from fabwafer_local.ports import free_ports
 
 GUIDE: Final = Path(__file__).parents[2] / "docs" / "gateway.md"
 LOCATION = "persistence_location"

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -17,23 +16,12 @@ import pytest
 from fabwafer_bridge.devices import BCRYPT_COST, Device
 from fabwafer_bridge.users_file import user_line
 from fabwafer_local import nats
+from fabwafer_local.ports import free_ports
 
 BRIDGE_USER: Final = "bridge"
 BRIDGE_PASSWORD: Final = "12k-bridge-for-tests"  # a number to the server, were it not quoted
 DEVICE_AUTH_PASSWORD: Final = "device-auth-for-tests"
 START_SECONDS: Final = 30
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at this moment; all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 class NatsServer:
@@ -75,11 +63,6 @@ class NatsServer:
     def plain_url(self) -> str:
         """The server's address, without credentials."""
         return f"nats://127.0.0.1:{self.client_port}"
-
-    @property
-    def sys_url(self) -> str:
-        """The address of the system account, with device-auth's credentials."""
-        return f"nats://device-auth:{DEVICE_AUTH_PASSWORD}@127.0.0.1:{self.client_port}"
 
     @property
     def mqtt_url(self) -> str:
