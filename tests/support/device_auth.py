@@ -23,7 +23,7 @@ PATIENCE: Final = 30.0
 
 
 async def make_streams(url: str, *, replicas: int = 1, mqtt_max_bytes: int = 64 << 20) -> None:
-    """Makes the streams as the bridge does when it starts; waits for a cluster that elects its leaders."""
+    """Make the streams as the bridge does when it starts, waiting for a cluster to elect its leaders."""
     client = await nats.connect(url)
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -73,7 +73,7 @@ class DeviceAuthProcess(_Process):
             return None
 
     def metric(self, name: str) -> float:
-        """A counter's value, by its name with labels as Prometheus writes them."""
+        """Return a counter's value, by its name with labels as Prometheus writes them."""
         for line in (self._get("/metrics") or "").splitlines():
             if line.startswith(name + " "):
                 return float(line.rpartition(" ")[2])
@@ -86,7 +86,7 @@ class DeviceAuthProcess(_Process):
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def stop(self) -> int | None:
-        """Ends device-auth, and checks that it ends in order; one that does not run is left alone."""
+        """End device-auth, and check that it ends in order; one that does not run is left alone."""
         code = super().stop()
         assert not code, "device-auth did not end in order"
         return code
@@ -109,7 +109,7 @@ class DeviceAuthProcess(_Process):
 
 
 def describe_system(directory: Path, server: NatsServer) -> None:
-    """Writes what commands find a system by, as if one ran with this server."""
+    """Write the system file that commands read, as if a system ran with this server."""
     nowhere = "http://127.0.0.1:9"
     write_system(
         directory,
@@ -124,7 +124,7 @@ def describe_system(directory: Path, server: NatsServer) -> None:
 
 
 def fabwafer(*arguments: str | Path, data: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command of the command line on a data directory."""
+    """Run a command on a data directory."""
     return subprocess.run(
         [sys.executable, "-m", "fabwafer.cli", *arguments, "--data", data],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""An MQTT 3.1.1 client that sends whatever it is told, also what well-behaved libraries refuse to send."""
+"""An MQTT 3.1.1 client that sends anything, including what libraries refuse to send."""
 
 import contextlib
 import socket
@@ -25,20 +25,20 @@ class Will:
 
 @dataclass(frozen=True)
 class Packet:
-    """What the server sent: `body` begins with the packet's first byte and has no length."""
+    """A packet of the server; `body` is its first byte and what follows the length."""
 
     kind: int
     body: bytes
 
 
 def text(value: str | bytes) -> bytes:
-    """Encodes a string of MQTT: its length and its bytes."""
+    """Encode a string for MQTT: its length and its bytes."""
     data = value if isinstance(value, bytes) else value.encode()
     return struct.pack("!H", len(data)) + data
 
 
 def packet(first: int, body: bytes) -> bytes:
-    """Makes a packet of its first byte and what comes after the length."""
+    """Encode a packet from its first byte and what follows the length."""
     length, left = b"", len(body)
     while True:
         left, low = divmod(left, 128)
@@ -48,7 +48,7 @@ def packet(first: int, body: bytes) -> bytes:
 
 
 class RawMqtt:
-    """A connection; `connack` is the code that the server answered, None where it closed instead."""
+    """A connection; `connack` is the server's return code, None where it closed the connection."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class RawMqtt:
             self._socket.sendall(data)
 
     def _read(self) -> Packet | None:
-        """The next packet, or None when the server has closed the connection."""
+        """Return the next packet, or None when the server has closed the connection."""
         try:
             first = self._exactly(1)
             length = shift = 0
@@ -105,7 +105,7 @@ class RawMqtt:
         return data
 
     def _await(self, kind: int) -> Packet | None:
-        """The next packet of a kind; messages that come before it are kept in `received`."""
+        """Return the next packet of a kind; messages before it are added to `received`."""
         while (received := self._read()) is not None and received.kind != kind:
             if received.kind == PUBLISH:
                 self._keep(received.body)
@@ -121,32 +121,32 @@ class RawMqtt:
         self.received.append((topic, rest))
 
     def publish(self, topic: str | bytes, payload: bytes = b"x", *, qos: int = 1, retain: bool = False) -> bool:
-        """Publishes; with QoS 1 it waits for the PUBACK. False when the server closed the connection instead."""
+        """Publish, and wait for the PUBACK of QoS 1; return False when the server closed the connection."""
         self._packet_id = self._packet_id % 65535 + 1
         body = text(topic) + (struct.pack("!H", self._packet_id) if qos else b"") + payload
         self._send(packet(0x30 | qos << 1 | retain, body))
         return self._await(PUBACK) is not None if qos else self.alive()
 
     def subscribe(self, topic_filter: str, qos: int = 0) -> bool:
-        """Subscribes; False when the server refused, or closed the connection."""
+        """Subscribe; return False when the server refused, or closed the connection."""
         self._send(packet(0x82, struct.pack("!H", 1) + text(topic_filter) + bytes([qos])))
         answer = self._await(SUBACK)
         return answer is not None and answer.body[3] < 0x80
 
     def send(self, data: bytes) -> None:
-        """Sends bytes as they are."""
+        """Send bytes as they are."""
         self._send(data)
 
     def alive(self) -> bool:
-        """Whether the server answers a ping; by then everything it sent before has been received."""
+        """Return whether the server answers a ping; all that it sent before is received by then."""
         self._send(packet(0xC0, b""))
         return self._await(PINGRESP) is not None
 
     def drop(self) -> None:
-        """Closes without a DISCONNECT, so that the server publishes the will."""
+        """Close without a DISCONNECT, so that the server publishes the will."""
         self._socket.close()
 
     def close(self) -> None:
-        """Ends the connection in order."""
+        """Disconnect in order."""
         self._send(packet(0xE0, b""))
         self._socket.close()
