@@ -89,6 +89,8 @@ async def test_what_the_listener_drops_is_counted_by_reason_and_its_device_works
     assert fab.connect(credentials, "well-behaved").publish(OWN + "good")
     assert await fab.stored() == ["$MQTT.msgs.fabwafer.faba.mine.img.good"]
 
+    # It is counted before the server is asked for the user, and logged after that.
+    wait_until(lambda: any(line["event"] == "dropped" for line in fab.log()), f"{reason} is logged")
     (dropped,) = [line for line in fab.log() if line["event"] == "dropped"]
     assert (dropped["reason"], dropped["times"]) == (reason, 1)
     if act is _another_version:
