@@ -19,7 +19,10 @@ A command that ends with one prints its text on stderr and exits with its `exit_
 catch only what they have another answer to.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+CREDENTIALS_REFUSED: Final = 3
+"""Exit code of a command whose user or password was refused by the server."""
 
 
 class FabwaferError(Exception):

@@ -1,10 +1,11 @@
-"""The users of a nats-server's account for the fab: the file that its configuration includes."""
+"""The users of a nats-server's account for the fab: the file that its configuration includes.
+
+`users.conf` beside this module is the one without devices, which a server needs to start for the first time.
+"""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
-from fabwafer.service.files import replace_file
 from fabwafer_bridge.devices import Device
 
 # The server reads the bridge's credentials from its environment, so that no file holds them.
@@ -28,9 +29,3 @@ def user_line(device: Device) -> str:
         f'  {{user: "{device.user}", password: "{device.hash}", allowed_connection_types: ["MQTT"], permissions: '
         f'{{publish: ["{own}.img.*", "{own}.prediction.*"], subscribe: ["{own}", "{own}.>"]}}}}\n'
     )
-
-
-def make_users_file(path: Path) -> None:
-    """Write a users file without devices where there is none, since a server does not start without the file."""
-    if not path.exists():
-        replace_file(path, users([]))

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import aiomqtt
 
-from fabwafer.errors import FabwaferError
+from fabwafer.errors import CREDENTIALS_REFUSED, FabwaferError
 from fabwafer.messages.bodies import Image
 from fabwafer.service.backoff import Backoff
 
@@ -27,8 +27,7 @@ _REFUSED: Final = (134, 135)
 class CameraRefusedError(FabwaferError):
     """The MQTT listener refuses this camera: its name or password is wrong."""
 
-    exit_code: ClassVar[int] = 3
-    """Documented for `fabwafer send`: programs that call it decide by this code."""
+    exit_code: ClassVar[int] = CREDENTIALS_REFUSED
 
 
 @dataclass(frozen=True, slots=True)

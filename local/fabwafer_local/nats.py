@@ -1,6 +1,6 @@
 """The NATS server of a local system: its program, its configuration, and whether it answers.
 
-The configuration is `nats.conf` of the bridge, which is the same everywhere; written here is what differs.
+The configuration is `nats.conf`, which the bridge ships and which is the same everywhere; written here is what differs.
 """
 
 import shutil
@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from fabwafer_bridge.users_file import make_users_file
+from fabwafer.service.files import replace_file
 
 CONFIG_FILE: Final = "nats.conf"
 SERVER_FILE: Final = "server.conf"
@@ -21,6 +21,8 @@ MQTT_FILE: Final = "mqtt.conf"
 USERS_FILE: Final = "users.conf"
 LOG_FILE: Final = "nats.log"
 STORE_DIRECTORY: Final = "jetstream"
+
+_SHIPPED: Final = files("fabwafer_bridge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,11 @@ def write_config(
     mqtt = [f"host: {host}", f"port: {mqtt_port}"]
     for name, lines in ((SERVER_FILE, server), (JETSTREAM_FILE, jetstream), (MQTT_FILE, mqtt)):
         (directory / name).write_text("\n".join(lines) + "\n")
-    make_users_file(directory / USERS_FILE)
+    users = directory / USERS_FILE
+    if not users.exists():
+        replace_file(users, (_SHIPPED / USERS_FILE).read_bytes())
     config = directory / CONFIG_FILE
-    config.write_bytes((files("fabwafer_bridge") / CONFIG_FILE).read_bytes())
+    config.write_bytes((_SHIPPED / CONFIG_FILE).read_bytes())
     return config
 
 

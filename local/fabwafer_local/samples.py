@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from fabwafer.commands.system import CAMERA_FILE
+from fabwafer.errors import CREDENTIALS_REFUSED
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 from fabwafer.service.files import replace_file
-from fabwafer_edge.camera import CameraRefusedError
 from fabwafer_local.supervisor import Supervisor, fabwafer_command
 
 SEED: Final = 20
@@ -87,7 +87,7 @@ class SampleCamera:
         ]
         done = await self._supervisor.run("send", argv)
         # Refused: the password was changed, or the device revoked, since it was stored.
-        if done.code == CameraRefusedError.exit_code and await self._get_credentials():
+        if done.code == CREDENTIALS_REFUSED and await self._get_credentials():
             done = await self._supervisor.run("send", argv)
         if done.code:
             self._say(f"the samples could not be sent: {done.complaint}")

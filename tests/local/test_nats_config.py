@@ -11,6 +11,7 @@ from urllib.request import urlopen
 import nats
 import psutil
 
+from fabwafer_bridge.users_file import users
 from fabwafer_local import nats as nats_config
 from tests.support.nats_servers import BRIDGE_PASSWORD, DEVICE_AUTH_PASSWORD, NatsCluster, NatsServer, add_device
 from tests.support.raw_mqtt import RawMqtt
@@ -132,6 +133,10 @@ def test_what_is_the_same_everywhere_has_effect(nats_server: NatsServer) -> None
     assert (shown["mqtt"]["ack_wait"], shown["mqtt"]["max_ack_pending"]) == (30 * 10**9, 1024)
     assert shown["mqtt"]["host"] == shown["host"] == "127.0.0.1"
     assert shown["system_account"] == "SYS"
+
+
+def test_the_users_file_that_is_shipped_is_the_one_without_devices() -> None:
+    assert (files("fabwafer_bridge") / "users.conf").read_text() == users([])
 
 
 def test_the_file_that_is_shipped_holds_nothing_of_one_server(nats_server: NatsServer) -> None:
