@@ -1,5 +1,6 @@
-"""The one command, `fabwafer`. Each part brings its own subcommands through the entry points `fabwafer.commands`."""
+"""The command `fabwafer`. Each part adds its subcommands through the entry points `fabwafer.commands`."""
 
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
 
@@ -24,7 +25,7 @@ def _fabwafer(
 
 
 def _add(app: typer.Typer, name: str, part: typer.Typer) -> None:
-    """Adds a part's command, or its group of commands where it has several."""
+    """Add a part's command, or its group of commands where it has several."""
     if len(part.registered_commands) == 1 and part.registered_callback is None:
         callback = part.registered_commands[0].callback
         assert callback is not None  # noqa: S101 - typer registers no command without one
@@ -34,7 +35,7 @@ def _add(app: typer.Typer, name: str, part: typer.Typer) -> None:
 
 
 def _command_line(arguments: list[str], commands: dict[str, EntryPoint]) -> typer.Typer:
-    """Builds the command line with the one command that is asked for, or with all of them for the help."""
+    """Build the command line with the one command that is asked for, or with all of them for the help."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(_fabwafer)
     asked = next((word for word in arguments if not word.startswith("-")), None)
@@ -46,17 +47,24 @@ def _command_line(arguments: list[str], commands: dict[str, EntryPoint]) -> type
         except ModuleNotFoundError:
             if asked == name:
                 raise
-            continue  # the help lists what can run here
+            continue  # the help lists what can run in this installation
     return app
 
 
 def main() -> None:
-    """Runs the command line: imports the module of the command that is asked for, and no other."""
+    """Run the command line; of the modules with commands, only that of the command asked for is imported."""
     commands = {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}
     try:
-        _command_line(sys.argv[1:], commands)(prog_name="fabwafer")
+        try:
+            _command_line(sys.argv[1:], commands)(prog_name="fabwafer")
+        finally:
+            sys.stdout.flush()
     except FabwaferError as error:
-        raise SystemExit(str(error)) from None
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:  # whoever reads the output, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        raise SystemExit(1) from None
     except ModuleNotFoundError as missing:
         raise SystemExit(
             f"this command needs the module {missing.name!r}, which is not installed here: "

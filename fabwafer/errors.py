@@ -8,18 +8,26 @@ The tree, by the module that raises:
 - records: `RecordsUnavailableError`, `DatabaseUrlError`, `SchemaError`, `CursorError`, `UnknownWaferError`,
   `ThresholdRefusedError`, `RolloutChangedError`
 - service: `SettingsError`
-- commands: `SystemNotFoundError`
-- edge: `CameraRefusedError`
+- commands: `SystemNotFoundError`, `BusUnavailableError`
+- edge: `CameraRefusedError`, `NothingSentError`
 - bridge: `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`, `NeverStoredError`,
-  `ReloadRefusedError`, `WebhookError`
+  `ReloadRefusedError`, `UnknownDeadLetterError`, `WebhookError`
 - handlers: `BadRequestError`, `NotLoadedError`
 - training-job: `DataError` > `UnreachableError`
 - local: `StackError`, `PartFailedError`
 
-A command that ends with one prints its text on stderr and exits with 1 (`fabwafer.cli`), so commands catch only what
-they have another answer to.
+A command that ends with one prints its text on stderr and exits with its `exit_code` (`fabwafer.cli`), so commands
+catch only what they have another answer to.
 """
+
+from typing import ClassVar, Final
+
+CREDENTIALS_REFUSED: Final = 3
+"""Exit code of a command whose user or password was refused by the server."""
 
 
 class FabwaferError(Exception):
     """Something that a person can mend. The text says what was expected and what came."""
+
+    exit_code: ClassVar[int] = 1
+    """What a command exits with that ends with this error; another than 1 where a program decides by it."""

@@ -1,15 +1,15 @@
-"""The connection to the bus: made again for as long as it takes."""
+"""The connection to the bus, which is made again for as long as it takes."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
 import nats
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.errors import NoServersError
+
+from fabwafer.service.addresses import split_credentials
+from fabwafer.service.backoff import Backoff
 
 RECONNECT_WAIT: Final = 0.2
 """Seconds between tries; a server that was killed is back within a second, and everything waits for it."""
@@ -24,16 +24,17 @@ async def connect(
     reconnected: Callable[[], Awaitable[None]] | None = None,
     closed: Callable[[], Awaitable[None]] | None = None,
 ) -> Client:
-    """Connects to the bus, waiting for it as long as it takes, and from then on connects again by itself.
+    """Connect to the bus, waiting for it as long as it takes; the client reconnects by itself from then on.
 
     Args:
-        url: One or more `nats://USER:PASSWORD@HOST:PORT`, separated by commas; the first one's user serves for all.
+        url: One or more `nats://USER:PASSWORD@HOST:PORT`, separated by commas; the credentials of the first are used
+            for all.
         name: Shown in the server's list of connections.
-        reconnected: Called after each time that the connection was made again.
-        closed: Called when the client has given up for good, as it does when a server refuses it in a running
-            connection.
+        reconnected: Called after each reconnection.
+        closed: Called when the client has given up for good, as it does when a server refuses its credentials in a
+            running connection.
     """
-    servers = [urlsplit(one) for one in url.split(",")]
+    signed_in = split_credentials(url)
 
     async def on_error(error: Exception) -> None:
         log.info("bus", error=repr(error))
@@ -46,21 +47,21 @@ async def connect(
         if reconnected is not None:
             await reconnected()
 
-    pause = 0.1
+    backoff = Backoff()
     while True:
         try:
             return await nats.connect(
-                # Servers that the bus names by itself come without credentials, and are tried again and again.
-                servers=[urlunsplit(one._replace(netloc=one.netloc.rpartition("@")[2])) for one in servers],
-                user=servers[0].username,
-                password=servers[0].password,
+                # Credentials apart from the URLs, for the servers that the bus announces, which come without any.
+                servers=signed_in.servers,
+                user=signed_in.user,
+                password=signed_in.password,
                 name=name,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_WAIT,
                 connect_timeout=2,
                 ping_interval=5,
                 max_outstanding_pings=2,
-                # The first connection is tried here, where each failed try is named.
+                # The first connection is tried in this loop, which logs each failed try.
                 allow_reconnect=True,
                 error_cb=on_error,
                 disconnected_cb=on_disconnect,
@@ -69,7 +70,6 @@ async def connect(
                 # What is published while the bus is away is tried again by whoever published it.
                 pending_size=16 * 1024 * 1024,
             )
-        except (NatsError, NoServersError, OSError, TimeoutError) as error:
+        except (NatsError, OSError) as error:
             log.info("bus not there yet", error=repr(error))
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 2.0)
+            await backoff.wait()

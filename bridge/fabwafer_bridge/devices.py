@@ -1,4 +1,4 @@
-"""The devices and their credentials, in the key-value bucket `devices` on the bus."""
+"""The registry of devices and their credentials: the key-value bucket `devices` on the bus."""
 
 import asyncio
 import json
@@ -26,15 +26,15 @@ BUCKET: Final = "devices"
 _STREAM: Final = f"KV_{BUCKET}"
 _PREFIX: Final = f"$KV.{BUCKET}."
 _NO_MESSAGE: Final = 10037
-"""The server's code for: no such message in this stream."""
+"""The server's error code for a message that is not in the stream."""
 CHANGES: Final = f"{_PREFIX}>"
-"""The subject that every change of a device is published on."""
+"""The subjects on which changes of devices are published."""
 APPLIED: Final = "fabwafer-device-auth.applied"
-"""The subject on which every device-auth answers which revision of the devices its server knows."""
+"""The subject on which every device-auth answers with the revision of the registry that its server has."""
 
 BCRYPT_COST: Final = 4
 """The lowest there is. A password of 128 random bits needs no slow hash, and the server checks one for every device
-that connects: at cost 11, 200 devices that come back at once lock each other out."""
+that connects: at cost 11, 200 devices that reconnect at once lock each other out."""
 
 _ANSWERS_WITHIN: Final = 0.3
 
@@ -44,38 +44,38 @@ log = structlog.get_logger()
 
 
 class DeviceError(FabwaferError):
-    """A change of a device that cannot be made. The text says why, and what to do instead."""
+    """A device cannot be changed as asked for. The text says why, and what to do instead."""
 
 
 class DevicesUnavailableError(FabwaferError):
-    """The bus does not hold the devices yet: its device-auth has not started."""
+    """There is no registry of devices on the bus yet: device-auth has not started."""
 
 
 class Device(BaseModel):
-    """A device that may connect, as it is stored."""
+    """A device that may connect, as stored in the registry."""
 
     fab: Name
     camera: Name
     hash: Annotated[str, Field(pattern=r"^\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}$")]
-    """bcrypt of the password, which is stored nowhere."""
+    """bcrypt hash of the password; the password itself is not stored."""
     created: int
     """Milliseconds since 1970."""
 
     @property
     def user(self) -> str:
-        """Its user name for MQTT. No name holds a dot, so no two devices share one."""
+        """Its user name for MQTT, unique since names hold no dot."""
         return f"{self.fab}.{self.camera}"
 
 
 class Credentials(BaseModel):
-    """What a device signs in with."""
+    """User and password of a device."""
 
     user: str
     password: str
 
 
 class Devices:
-    """The registry of devices. Every change is safe beside changes that others make at the same moment."""
+    """The registry of devices. Changes are safe beside concurrent changes by others."""
 
     def __init__(self, client: Client, bucket: KeyValue) -> None:
         self._client = client
@@ -83,10 +83,10 @@ class Devices:
 
     @classmethod
     async def make(cls, client: Client, *, replicas: int) -> Self:
-        """Opens the registry, and makes it where there is none.
+        """Open the registry, and make it where there is none.
 
         Raises:
-            nats.errors.Error: The bus is not ready; to be tried again.
+            nats.errors.Error: The bus is not ready; try again.
         """
         js = client.jetstream()
         try:
@@ -97,7 +97,7 @@ class Devices:
 
     @classmethod
     async def open(cls, client: Client) -> Self:
-        """Opens the registry.
+        """Open the registry.
 
         Raises:
             DevicesUnavailableError: There is none yet.
@@ -105,10 +105,10 @@ class Devices:
         try:
             return cls(client, await client.jetstream().key_value(BUCKET))
         except (BucketNotFoundError, NotFoundError):
-            raise DevicesUnavailableError("the bus knows no devices yet: is device-auth running?") from None
+            raise DevicesUnavailableError("there is no registry of devices yet: is device-auth running?") from None
 
     async def add(self, fab: str, camera: str) -> Credentials:
-        """Gives a new device credentials.
+        """Add a device, and return its credentials.
 
         Raises:
             DeviceError: A name is not allowed, or the device exists.
@@ -122,10 +122,10 @@ class Devices:
         return credentials
 
     async def rotate(self, fab: str, camera: str) -> Credentials:
-        """Gives a device a new password; the old one ends with it.
+        """Give a device a new password in place of the old one.
 
         Raises:
-            DeviceError: There is no such device, or somebody else changed it at this moment.
+            DeviceError: There is no such device, or somebody else changed it at the same time.
         """
         key = _key(fab, camera)
         created, revision = await self._found(key)
@@ -134,12 +134,12 @@ class Devices:
             await self._bucket.update(key, device, last=revision)
         except KeyWrongLastSequenceError:
             raise DeviceError(
-                f"device {key} was changed by somebody else at this moment: look, and try again"
+                f"device {key} was changed by somebody else at the same time: look, and try again"
             ) from None
         return credentials
 
     async def revoke(self, fab: str, camera: str) -> None:
-        """Ends a device's credentials.
+        """End a device's credentials.
 
         Raises:
             DeviceError: There is no such device.
@@ -149,27 +149,27 @@ class Devices:
         await self._bucket.delete(key)
 
     async def all(self) -> list[Device]:
-        """All devices, sorted. An entry that is no device is named in the log and left out."""
+        """Return all devices, sorted. An entry that is no device is logged and left out."""
         copy = self.copy()
         await copy.catch_up()
         return copy.devices
 
     def copy(self) -> "DevicesCopy":
-        """A copy of the registry that is empty until it catches up."""
+        """Return a copy of the registry that is empty until it catches up."""
         return DevicesCopy(self._client.jetstream())
 
     async def revision(self) -> int:
-        """Grows with every change."""
+        """Return the registry's revision, which grows with every change."""
         info = await self._client.jetstream().stream_info(_STREAM)
         return info.state.last_seq
 
     async def until_applied(self, seconds: float) -> None:
-        """Waits until every running device-auth has applied all changes made so far.
+        """Wait until every running device-auth has applied all changes made so far.
 
-        That of a server that is down does not answer; it applies all changes before its server's devices come back.
+        That of a server that is down does not answer; it applies all changes before its server's devices reconnect.
 
         Raises:
-            DeviceError: They have not within this time.
+            DeviceError: One has not within this time.
         """
         revision = await self.revision()
         deadline = time.monotonic() + seconds
@@ -178,11 +178,9 @@ class Devices:
             if answers and all(answer >= revision for answer in answers):
                 return
             if time.monotonic() > deadline:
-                raise DeviceError(
-                    f"the change is stored, but no server took it within {seconds:.0f} s: is device-auth running?"
-                    if not answers
-                    else f"the change is stored, but a server has not taken it within {seconds:.0f} s: see the log"
-                )
+                late = "a server has not applied it" if answers else "no server applied it"
+                hint = "see the log of device-auth" if answers else "is device-auth running?"
+                raise DeviceError(f"the change is stored, but {late} within {seconds:.0f} s: {hint}")
             await asyncio.sleep(0.05)
 
     async def _ask_device_auths(self) -> list[int]:
@@ -194,10 +192,10 @@ class Devices:
             deadline = time.monotonic() + _ANSWERS_WITHIN
             while (left := deadline - time.monotonic()) > 0:
                 message = await subscription.next_msg(timeout=left)
-                if not message.data:  # nobody is there
+                if not message.data:  # no device-auth is running
                     break
                 answers.append(int(json.loads(message.data)["revision"]))
-                # Only a server on its own has just one device-auth.
+                # A server on its own has one device-auth, so no other answer is waited for.
                 if "cluster" not in self._client._server_info:
                     break
         except TimeoutError:
@@ -207,7 +205,7 @@ class Devices:
         return answers
 
     async def _found(self, key: str) -> tuple[int, int]:
-        """When a device was created, and its newest revision."""
+        """Return when a device was created, and its newest revision."""
         try:
             entry = await self._bucket.get(key)
         except KeyNotFoundError:
@@ -219,23 +217,23 @@ class Devices:
 class DevicesCopy:
     """A copy of the registry that catches up by reading the changes it has not seen, one by one in their order.
 
-    The client's watcher would be less code, but while others add devices its first listing is now and then empty
-    (nats-py 2.16.0: 5 of 903), and who is missing here is cut off.
+    The client's watcher would be less code, but while others add devices its first listing is sometimes empty
+    (nats-py 2.16.0: 5 of 903), and a device that is missing here is disconnected.
     """
 
     def __init__(self, js: JetStreamContext) -> None:
         self._js = js
         self._devices: dict[str, Device] = {}
         self.revision = 0
-        """The newest change in this copy."""
+        """The revision of this copy."""
 
     @property
     def devices(self) -> list[Device]:
-        """The devices, sorted."""
+        """The devices, sorted by fab and camera."""
         return sorted(self._devices.values(), key=lambda device: (device.fab, device.camera))
 
     async def catch_up(self) -> bool:
-        """Reads what changed; True if anything did.
+        """Read what changed, and return whether anything did.
 
         Raises:
             nats.errors.Error: The bus is away, or the registry is gone.

@@ -1,4 +1,4 @@
-"""The session with another MQTT broker: kept there while nobody is here, and acknowledged by hand."""
+"""The persistent session with an external MQTT broker, with manual acknowledgements."""
 
 import asyncio
 import threading
@@ -18,9 +18,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 MAX_INFLIGHT: Final = 50
-"""Messages that the other broker may have under way to here without an acknowledgement."""
-OUTWARD_KEPT: Final = 1000
-"""Messages that wait for the other broker to come back; what comes on top is dropped."""
+"""Messages that the external broker may send without an acknowledgement."""
+OUTWARD_QUEUE: Final = 1000
+"""Messages that wait in memory while the external broker is away; above it, new ones are dropped."""
 KEEPALIVE: Final = 20
 FOR_EVER: Final = 0xFFFFFFFF
 LEAVE_SECONDS: Final = 3.0
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a broker is, and how to sign in."""
+    """The address of a broker, with credentials."""
 
     host: str
     port: int
@@ -40,10 +40,10 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> "Address":
-        """Reads `mqtt://USER:PASSWORD@HOST:PORT`; without a port 1883, with mqtts 8883.
+        """Parse `mqtt://USER:PASSWORD@HOST:PORT`; the default port is 1883, with mqtts 8883.
 
         Raises:
-            ValueError: It is no such address. The text does not repeat it, since it holds a password.
+            ValueError: It is no such address. The text does not repeat it, since it may hold a password.
         """
         try:
             parts = urlsplit(url)
@@ -60,7 +60,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A message of the other broker; `connection` counts the connections, since a packet's id means one of them."""
+    """A message of the external broker; `connection` numbers the connection that its packet id (`mid`) belongs to."""
 
     connection: int
     mid: int
@@ -70,15 +70,15 @@ class Inbound:
 
 
 class ExternalBroker:
-    """The session with the other broker: kept there while the gateway is away, acknowledged by hand.
+    """The session with the external broker, which keeps it while the gateway is away.
 
-    paho's thread calls `received`; everything else is called in the event loop.
+    paho's thread calls `received`; all else is called in the event loop.
 
     Args:
-        address: Where the broker is.
-        client_id: The session's name.
-        topics: What to subscribe to.
-        ca_file: The authority that a TLS certificate must come from; None for the system's.
+        address: The broker's address.
+        client_id: The session's client id.
+        topics: Topic filters to subscribe to.
+        ca_file: The certificate authority for TLS; None for the system's.
         received: Called with each message.
     """
 
@@ -96,9 +96,9 @@ class ExternalBroker:
         self._received = received
         self._lock = threading.Lock()
         self._connection = 0
-        self.unready: str | None = "not connected to the other broker yet"
-        # MQTT 5, for three things: it bounds what is under way, says how long the session is kept, and does not bring
-        # back what this client itself sent.
+        self.unready: str | None = "not connected to the external broker yet"
+        # MQTT 5 for three features: a limit of messages under way, an expiry of the session, and no delivery of what
+        # this client itself published.
         client = MqttClient(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -109,7 +109,7 @@ class ExternalBroker:
         if self._address.tls:
             client.tls_set(ca_certs=ca_file)
         client.reconnect_delay_set(1, 8)
-        client.max_queued_messages_set(OUTWARD_KEPT)
+        client.max_queued_messages_set(OUTWARD_QUEUE)
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_subscribe = self._on_subscribe
@@ -118,7 +118,7 @@ class ExternalBroker:
         self._client = client
 
     def start(self) -> None:
-        """Connects, now and again whenever the connection is lost."""
+        """Connect, and reconnect whenever the connection is lost."""
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = FOR_EVER
         properties.ReceiveMaximum = MAX_INFLIGHT
@@ -128,40 +128,40 @@ class ExternalBroker:
         self._client.loop_start()
 
     def acknowledge(self, message: Inbound) -> None:
-        """Acknowledges a message, unless its connection is gone: then the broker sends it again.
+        """Acknowledge a message, unless its connection is gone: then the broker sends it again.
 
-        Under the lock, since on a new connection the same packet id may mean another message.
+        It takes the lock, since on a new connection the same packet id may mean another message.
         """
         with self._lock:
             if message.connection == self._connection:
                 self._client.ack(message.mid, message.qos)
 
     def send(self, topic: str, payload: bytes) -> bool:
-        """Sends a message, or keeps it until the broker is back; returns False when too many wait already."""
+        """Send a message, or queue it until the broker is back; return False when the queue is full."""
         return self._client.publish(topic, payload, qos=1).rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
 
     async def stop(self) -> None:
-        """Leaves the broker, which keeps the session. Acknowledgements that were given still go out."""
+        """Disconnect; the broker keeps the session. Acknowledgements already given are still sent."""
         self._client.disconnect()
         deadline = time.monotonic() + LEAVE_SECONDS
-        while self._client.is_connected() and time.monotonic() < deadline:  # noqa: ASYNC110 - another thread does it
+        while self._client.is_connected() and time.monotonic() < deadline:  # noqa: ASYNC110 - paho's thread disconnects
             await asyncio.sleep(0.02)
 
     def _on_connect(
         self, client: MqttClient, _: object, flags: ConnectFlags, reason: ReasonCode, __: Properties | None
     ) -> None:
         if reason.is_failure:
-            self.unready = f"the other broker refuses the connection: {reason}"
-            log.warning("other broker refuses", reason=str(reason))
+            self.unready = f"the external broker refuses the connection: {reason}"
+            log.warning("external broker refuses", reason=str(reason))
             return
-        log.info("other broker connected", session_present=flags.session_present)
-        # Each time, for a broker that lost the session; what is retained there is not sent anew to one that kept it.
+        log.info("external broker connected", session_present=flags.session_present)
+        # Each time, for a broker that lost the session; retained messages are sent only for a new subscription.
         options = SubscribeOptions(qos=1, noLocal=True, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         client.subscribe([(each, options) for each in self._topics])
 
     def _on_connect_fail(self, _: MqttClient, __: object) -> None:
-        self.unready = "the other broker does not answer"
-        log.warning("other broker does not answer", host=self._address.host, port=self._address.port)
+        self.unready = "the external broker does not answer"
+        log.warning("external broker does not answer", host=self._address.host, port=self._address.port)
 
     def _on_subscribe(
         self, _: MqttClient, __: object, ___: int, reasons: list[ReasonCode], ____: Properties | None
@@ -169,17 +169,17 @@ class ExternalBroker:
         refused = [
             f"{topic}: {reason}" for topic, reason in zip(self._topics, reasons, strict=False) if reason.is_failure
         ]
-        self.unready = f"the other broker refuses the subscription {', '.join(refused)}" if refused else None
+        self.unready = f"the external broker refuses the subscription {', '.join(refused)}" if refused else None
         if refused:
-            log.error("other broker refuses subscription", topics=refused)
+            log.error("external broker refuses subscription", topics=refused)
 
     def _on_disconnect(
         self, _: MqttClient, __: object, ___: DisconnectFlags, reason: ReasonCode, ____: Properties | None
     ) -> None:
         with self._lock:
             self._connection += 1
-        self.unready = "the other broker is away"
-        log.info("other broker disconnected", reason=str(reason))
+        self.unready = "the external broker is away"
+        log.info("external broker disconnected", reason=str(reason))
 
     def _on_message(self, _: MqttClient, __: object, message: MQTTMessage) -> None:
         try:

@@ -1,7 +1,7 @@
-"""The gateway: devices that stay on another MQTT broker, joined to the bus without losing what they send.
+"""The gateway: connects devices on an external MQTT broker to the bus without losing what they send.
 
-A message is acknowledged to the other broker after the bus has stored it where the listener for devices stores what it
-gives a PUBACK for: in `$MQTT_msgs`. From there on it is handled like any device's.
+A message is acknowledged to the external broker after the bus has stored it in `$MQTT_msgs`, where the bus's own MQTT
+listener stores what it has given a PUBACK for. From there on it is handled like any device's message.
 """
 
 import asyncio
@@ -19,12 +19,15 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
 
 from fabwafer.messages.bodies import MessageRefusedError, Topic
+from fabwafer.service.addresses import with_credentials
+from fabwafer.service.backoff import Backoff
 from fabwafer.service.health import HealthServer
-from fabwafer.service.process import end
+from fabwafer.service.process import end, first_of
+from fabwafer.service.settings import BusSettings, MetricsSettings
 from fabwafer_bridge import dead_letters, metrics, streams
 from fabwafer_bridge.connection import connect
 from fabwafer_bridge.external_broker import MAX_INFLIGHT, Address, ExternalBroker, Inbound
@@ -32,39 +35,38 @@ from fabwafer_bridge.intake import SOURCE
 from fabwafer_bridge.publisher import Outgoing, Publisher
 
 GATEWAY: Final = "gateway"
+RESULTS: Final = ("passed", "dead", "ignored", "dropped", "returned", "not_returned")
+DEAD_REASONS: Final = ("refused", "too_large")
 
 OUTWARD_SUBJECTS: Final = ("fabwafer.*.*.prediction.*", "fabwafer.*.*.alert.*")
 ENVELOPE: Final = 8192
-"""Bytes that a message's headers may take of the bus's largest message; above it the bus cuts the connection."""
+"""Bytes of the bus's largest message that are left for headers; above it the bus closes the connection."""
 SHOWN_TOPIC: Final = 200
 SHOWN_NAME: Final = 65
-"""One more than a name may have, so that a name that is too long stays one when it is cut."""
+"""One more than a name may have, so that a name that is too long is still too long when it is cut."""
 DRAIN_SECONDS: Final = 8.0
-"""How long what is being stored may take after SIGTERM; the broker delivers the rest to the next process."""
+"""How long storing may take after SIGTERM; the broker delivers the rest to the next process."""
 
 _FILTER: Final = re.compile(r"fabwafer/(\+|[\w-]+)/(\+|[\w-]+)/(img|prediction)/(\+|[\w-]+)", re.ASCII)
 
 log = structlog.get_logger()
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(BusSettings, MetricsSettings):
     """Settings of the gateway; each is read from FABWAFER_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="FABWAFER_", frozen=True, hide_input_in_errors=True)
-
     external_broker_url: str
-    """The other broker: `mqtt://USER:PASSWORD@HOST:PORT`, or `mqtts://` for TLS."""
+    """The external broker: `mqtt://HOST:PORT`, or `mqtts://` for TLS. It may hold a user and password."""
+    external_broker_user: str | None = None
+    """The gateway's user on that broker, where the URL holds none."""
+    external_broker_password: SecretStr | None = None
+    """Its password."""
     external_broker_ca_file: str | None = None
     """With mqtts: the certificate authority that the broker's certificate must come from. Default: the system's."""
-    nats_url: str = "nats://127.0.0.1:4222"
-    """The bus, with the user and password of the bridge; several servers of a cluster separated by commas."""
     gateway_topics: Annotated[tuple[str, ...], NoDecode] = ("fabwafer/+/+/img/+", "fabwafer/+/+/prediction/+")
-    """What is taken from the other broker, separated by commas."""
+    """Topic filters to subscribe to on the external broker, separated by commas."""
     gateway_client_id: str = Field(default="fabwafer-gateway", min_length=1)
-    """The name of the gateway's session. One process at a time may use it on a broker."""
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int = 0
-    """Where /metrics, /healthz and /readyz answer; 0 takes a free port."""
+    """The client id of the gateway's session. One process at a time may use it on a broker."""
 
     @field_validator("external_broker_url")
     @classmethod
@@ -83,18 +85,24 @@ class GatewaySettings(BaseSettings):
                 )
         return filters
 
+    @property
+    def external_broker(self) -> Address:
+        """The external broker, with the credentials."""
+        user, password = self.external_broker_user, self.external_broker_password
+        return Address.of(with_credentials(self.external_broker_url, user, password))
+
 
 def entering(topic: str, payload: bytes, max_payload: int) -> Outgoing | None:
-    """Says what enters the bus for a message of the other broker.
+    """Return what is stored on the bus for a message of the external broker.
 
     Args:
-        topic: As the broker says it, five levels.
+        topic: The message's topic there, of five levels.
         payload: The message's body.
         max_payload: The largest message that the bus takes, headers included, in bytes.
 
     Returns:
-        The message as the listener for devices would have stored it; its dead letter, where its topic or size do not
-        fit the bus; None for a prediction of the cluster's own, which some gateway sent out.
+        The message as the bus's MQTT listener would have stored it; a dead letter where its topic or size do not fit
+        the bus; None for a prediction of the cluster itself, which a gateway published there.
     """
     subject = _subject(topic)
     try:
@@ -111,7 +119,7 @@ def entering(topic: str, payload: bytes, max_payload: int) -> Outgoing | None:
 
 
 def _subject(topic: str) -> str:
-    """What is no name stays recognizable, and is refused again should its dead letter be replayed."""
+    """Escape what is not allowed in a name, so that it stays readable and is refused again when replayed."""
     levels = (quote(level[:SHOWN_NAME], safe="").replace(".", "%2E") or "%" for level in topic.split("/"))
     return ".".join(levels)
 
@@ -138,7 +146,7 @@ def _is_clusters(payload: bytes) -> bool:
 
 
 class Gateway:
-    """Carries messages between the other broker and the bus.
+    """Carries messages between the external broker and the bus.
 
     Args:
         settings: What the operator set.
@@ -152,23 +160,23 @@ class Gateway:
         self._stopping = False
         self._client: Client | None = None
         self._external: ExternalBroker | None = None
+        for result in RESULTS:  # so that each series starts at 0
+            metrics.MESSAGES.labels(GATEWAY, result)
+        for reason in DEAD_REASONS:
+            metrics.DEAD_LETTERS.labels(reason)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Carries messages until `stopping` is set, then finishes what is under way.
+        """Carry messages until `stopping` is set, then finish what is under way.
 
         Raises:
-            Exception: Something failed that there is no answer to; the process should end and be started anew.
+            Exception: An unexpected failure; the process should end and be started anew.
         """
         health = HealthServer(self._why_unready)
         log.info("metrics", address=await health.start(self._settings.metrics_host, self._settings.metrics_port))
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(health.stop)
             carrying = asyncio.create_task(self._carry(stack))
-            stop = asyncio.create_task(stopping.wait())
-            await asyncio.wait([stop, carrying], return_when=asyncio.FIRST_COMPLETED)
-            stop.cancel()
-            if carrying.done():
-                carrying.result()  # it never returns: it raised
+            await first_of(stopping, carrying)
             await self._drain(carrying)
 
     async def _carry(self, stack: contextlib.AsyncExitStack) -> None:
@@ -176,22 +184,21 @@ class Gateway:
         died: asyncio.Future[None] = loop.create_future()
 
         def thread_died(hook: Any) -> None:
-            error = hook.exc_value or RuntimeError("the thread of the other broker's connection ended")
+            error = hook.exc_value or RuntimeError("the thread of the external broker's connection ended")
             loop.call_soon_threadsafe(died.set_exception, error)
 
         threading.excepthook = thread_died
-        client = await connect(self._settings.nats_url, name="fabwafer-gateway")
+        client = await connect(self._settings.bus_url, name="fabwafer-gateway")
         stack.push_async_callback(_close, client)
-        js = client.jetstream(timeout=5)
-        await _until_intake_stands(js)
+        await _until_intake_exists(client.jetstream(timeout=5))
         self._client = client
 
         def received(message: Inbound) -> None:
             loop.call_soon_threadsafe(self._receive, message)
 
         settings = self._settings
-        foreign = ExternalBroker(
-            Address.of(settings.external_broker_url),
+        broker = ExternalBroker(
+            settings.external_broker,
             client_id=settings.gateway_client_id,
             topics=settings.gateway_topics,
             ca_file=settings.external_broker_ca_file,
@@ -199,10 +206,10 @@ class Gateway:
         )
         for subject in OUTWARD_SUBJECTS:
             await client.subscribe(subject, cb=self._send_out)
-        self._external = foreign
-        foreign.start()
-        stack.push_async_callback(foreign.stop)
-        inward = asyncio.create_task(self._store(Publisher(client), foreign))
+        self._external = broker
+        broker.start()
+        stack.push_async_callback(broker.stop)
+        inward = asyncio.create_task(self._store(Publisher(client), broker))
         try:
             await asyncio.wait([inward, died], return_when=asyncio.FIRST_COMPLETED)
             for task in (inward, died):
@@ -222,14 +229,14 @@ class Gateway:
         if self._stopping:
             return
         if message.qos == 0 and len(self._waiting) >= 2 * MAX_INFLIGHT:
-            # The broker holds back nothing of what was sent with QoS 0; it must not fill the memory instead.
+            # The broker does not limit messages of QoS 0 under way, so the queue here is bounded.
             metrics.MESSAGES.labels(GATEWAY, "dropped").inc()
             return
         self._waiting.append(message)
         self._arrived.set()
 
-    async def _store(self, publisher: Publisher, foreign: ExternalBroker) -> None:
-        """Stores what came, for as long as it takes; acknowledged after that, in the order it came."""
+    async def _store(self, publisher: Publisher, broker: ExternalBroker) -> None:
+        """Store what was received, for as long as it takes, then acknowledge it in the order of receipt."""
         assert self._client is not None  # noqa: S101 - set before this starts
         while True:
             await self._arrived.wait()
@@ -241,23 +248,23 @@ class Gateway:
             entered = [index for index, each in enumerate(outgoing) if each is not None]
             results = await publisher.store([each for each in outgoing if each is not None])
             for index, never in zip(entered, results, strict=True):
-                if never is not None:  # the stream has a limit of its own, lower than the bus's
+                if never is not None:  # larger than the stream's own limit, which is below the bus's
                     letter = _letter(batch[index].topic, batch[index].payload, str(never), max_payload=0)
                     await publisher.store([letter])
                     outgoing[index] = letter
             for message, stored in zip(batch, outgoing, strict=True):
-                foreign.acknowledge(message)
+                broker.acknowledge(message)
                 _count(stored)
             self._busy = False
 
     async def _send_out(self, message: Msg) -> None:
         if (message.headers or {}).get(SOURCE) != "cluster" or self._external is None:
             return
-        kept = self._external.send(message.subject.replace(".", "/"), message.data)
-        metrics.MESSAGES.labels(GATEWAY, "returned" if kept else "not_returned").inc()
+        queued = self._external.send(message.subject.replace(".", "/"), message.data)
+        metrics.MESSAGES.labels(GATEWAY, "returned" if queued else "not_returned").inc()
 
     async def _drain(self, carrying: asyncio.Task[None]) -> None:
-        """Lets what is being stored finish; what is not stored by then stays unacknowledged with the other broker."""
+        """Finish what is being stored; what is not stored by then stays unacknowledged on the external broker."""
         self._stopping = True
         deadline = time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < deadline and (self._busy or self._waiting):  # noqa: ASYNC110
@@ -277,20 +284,19 @@ def _count(stored: Outgoing | None) -> None:
         metrics.MESSAGES.labels(GATEWAY, "passed").inc()
 
 
-async def _until_intake_stands(js: JetStreamContext) -> None:
-    """Waits for the bridge to make its durable: without it the bus takes messages, and keeps none of them."""
-    pause = 0.1
+async def _until_intake_exists(js: JetStreamContext) -> None:
+    """Wait for the durable `intake`: without it the bus takes messages, and stores none of them."""
+    backoff = Backoff()
     while True:
         try:
             await js.consumer_info(streams.MQTT, streams.INTAKE)
-        except (NatsError, TimeoutError) as error:
+        except (NatsError, OSError) as error:
             log.info("intake not there yet", error=repr(error))
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 2.0)
+            await backoff.wait()
         else:
             return
 
 
 async def _close(client: Client) -> None:
-    with contextlib.suppress(NatsError, OSError, TimeoutError):  # it may be away at this moment
+    with contextlib.suppress(NatsError, OSError):  # it may be away at this moment
         await client.close()

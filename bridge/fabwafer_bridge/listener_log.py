@@ -1,4 +1,4 @@
-"""What the MQTT listener drops by itself, read from the server's log: nobody else would ever hear of it."""
+"""Reads from a nats-server's log what its MQTT listener drops; the server reports it nowhere else."""
 
 import json
 import re
@@ -25,20 +25,20 @@ REASONS: Final = (
     "protocol",
 )
 """Every reason there is:
-permission: published under another device's name; the device got its PUBACK all the same
-unknown_topic: published on a topic that is not ours; the device got its PUBACK all the same
+permission: published under another device's name; the device got a PUBACK all the same
+unknown_topic: published on a topic that is not fabwafer's; the device got a PUBACK all the same
 bad_topic: a topic with a space, a wildcard or the like; the server closed the connection
 oversize: above the server's max_payload; the server closed the connection
 qos2: published with QoS 2, which is switched off; the server closed the connection
-not_stored: the server could not store it (full), gave no PUBACK and closed the connection: the device still has it
-subscription: subscribed to what it must not read
-authentication: signed in with a wrong user or password
-client_id: signed in with a client id that the server does not take, such as one with a dot
-unavailable: the server could not do what a connection needs just then; the device tries again
-protocol: anything else that is not MQTT 3.1.1 as the server speaks it"""
+not_stored: the stream is full; the server sent no PUBACK and closed the connection, so the device still has it
+subscription: subscribed to topics that it must not read
+authentication: a wrong user or password
+client_id: a client id that the server does not accept, such as one with a dot
+unavailable: the server could not set up a connection at that moment; the device tries again
+protocol: anything else that is not MQTT 3.1.1 as the server implements it"""
 
 # A client chooses its id, user and topic; the server writes them as quoted strings of Go, so that a quotation mark or
-# a line break inside cannot pass for the end.
+# a line break inside cannot be taken for the end.
 _QUOTED: Final = r'"((?:[^"\\]|\\.)*)"'
 _LINE: Final = re.compile(
     rf"\[\d+\] \S+ \S+ \[ERR\] (?P<address>\S+) - (?P<kind>mid|cid):(?P<connection>\d+)(?: - {_QUOTED})? - (?P<what>.*)"
@@ -46,7 +46,7 @@ _LINE: Final = re.compile(
 _USER: Final = re.compile(rf"authentication error - User {_QUOTED}")
 _OWN_SUBJECT: Final = re.compile(r'Publish Violation - Subject "fabwafer\.[^."]+\.[^."]+\.(img|prediction)\.[^."]+"')
 
-# The first that the text starts with counts. None is not a drop: it comes with another line that counts.
+# The first prefix that matches counts. None is no drop of its own: another line that is logged with it counts.
 _BEGINNINGS: Final[tuple[tuple[str, str | None], ...]] = (
     ("Publish Violation", "unknown_topic"),
     ("Subscription Violation", "subscription"),
@@ -74,11 +74,11 @@ class Drop:
 
     Attributes:
         reason: One of REASONS.
-        connection: The server's number of the connection.
+        connection: The server's number for the connection.
         address: Where the client connected from.
-        client_id: What the client called itself; empty before it said so.
-        user: Known here only when it was not let in.
-        what: The server's words.
+        client_id: The client's id; empty before its CONNECT.
+        user: Known here only when authentication failed.
+        what: The server's message.
     """
 
     reason: str
@@ -90,7 +90,7 @@ class Drop:
 
 
 def read_drop(line: str) -> Drop | None:
-    """Recognises a line of the server's log (nats-server 2.15) that tells of something dropped."""
+    """Parse a line of the server's log (nats-server 2.15); return None if nothing was dropped."""
     match = _LINE.fullmatch(line)
     if match is None:
         return None
@@ -102,7 +102,7 @@ def read_drop(line: str) -> Drop | None:
             break
     if _OWN_SUBJECT.fullmatch(what):
         reason = "permission"
-    # A NATS client is no device, unless it tries a device's password where only MQTT is allowed.
+    # A NATS client is no device, unless it tries a device's credentials, which are for MQTT only.
     if reason is None or (match["kind"] == "cid" and reason != "authentication"):
         return None
     user = _USER.match(what)
@@ -117,9 +117,9 @@ def read_drop(line: str) -> Drop | None:
 
 
 def grouped(lines: list[str]) -> dict[tuple[int, str], tuple[Drop, int]]:
-    """The drops in some lines by connection and reason: the last one of each, and how many there were.
+    """Return the drops in some lines by connection and reason: the last of each, and how many there were.
 
-    A device that floods is so named once a batch and not once a message.
+    So a device that floods is logged once a batch and not once a message.
     """
     found: dict[tuple[int, str], Drop] = {}
     times: Counter[tuple[int, str]] = Counter()
@@ -132,11 +132,11 @@ def grouped(lines: list[str]) -> dict[tuple[int, str], tuple[Drop, int]]:
 
 
 class LogFollower:
-    """Reads a log that its writer renames and starts anew when it is full, each line once.
+    """Reads each line of a log once, over rotations by its writer, which renames a full file.
 
     Args:
-        log_file: The log; the full ones lie beside it under its name with the time appended.
-        position_file: Where it is kept how far was read, so that the next process goes on from there.
+        log_file: The log; full ones have the time appended to its name.
+        position_file: Stores how far was read, so that the next process continues from there.
     """
 
     def __init__(self, log_file: Path, position_file: Path) -> None:
@@ -149,14 +149,14 @@ class LogFollower:
             self._inode, self._offset = -1, 0
 
     def read(self) -> list[str]:
-        """The complete lines that came since, oldest first, as many as are read at once; none when all is read."""
+        """Return the next complete lines, oldest first, up to 1 MiB; none when all is read."""
         while True:
             files = self._files()
             if not files:
                 return []
             at = next((index for index, (_, inode) in enumerate(files) if inode == self._inode), None)
             if at is None:
-                # The file read last is gone: what is left is all newer.
+                # The file read last was deleted: all files left are newer.
                 at = 0
                 self._inode, self._offset = files[0][1], 0
             lines = self._read(files[at][0])
@@ -165,11 +165,11 @@ class LogFollower:
             self._inode, self._offset = files[at + 1][1], 0
 
     def remember(self) -> None:
-        """Stores how far was read; call it after what was read has been dealt with."""
+        """Store how far was read; call it after the lines have been processed."""
         replace_file(self._position_file, json.dumps({"inode": self._inode, "offset": self._offset}))
 
     def _files(self) -> list[tuple[Path, int]]:
-        """The log and its predecessors with their inodes, oldest first."""
+        """Return the log and its predecessors with their inodes, oldest first."""
         # The appended time has leading zeros, so names sort by it.
         paths = [*sorted(self._log_file.parent.glob(f"{self._log_file.name}.*")), self._log_file]
         files = []
@@ -184,11 +184,11 @@ class LogFollower:
         try:
             with path.open("rb") as file:
                 file.seek(0, 2)
-                if file.tell() < self._offset:  # another file has taken the number of one that is gone
+                if file.tell() < self._offset:  # a new file has the inode of a deleted one
                     self._offset = 0
                 file.seek(self._offset)
                 data = file.read(READ_AT_ONCE)
-        except FileNotFoundError:  # renamed just now: found under its new name the next time
+        except FileNotFoundError:  # renamed just now: read under its new name the next time
             return []
         complete = data[: data.rfind(b"\n") + 1]
         self._offset += len(complete)

@@ -1,30 +1,38 @@
-"""A camera's way to the bus: images go over MQTT with QoS 1, and each is kept until its PUBACK is there."""
+"""A camera that publishes images over MQTT with QoS 1, and sends each again until its PUBACK is received."""
 
 import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 import aiomqtt
 
-from fabwafer.errors import FabwaferError
+from fabwafer.errors import CREDENTIALS_REFUSED, FabwaferError
 from fabwafer.messages.bodies import Image
+from fabwafer.service.backoff import Backoff
 
+FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 5.0
 IN_FLIGHT: Final = 16
-"""Messages on their way at once; the listener takes more, but a camera needs no more."""
+"""Images published at once without a PUBACK; the listener takes more, but a camera needs no more."""
+
+# The reason codes that paho reports for the return codes 4 (bad user name or password) and 5 (not authorized) of a
+# CONNACK of MQTT 3.1.1.
+_REFUSED: Final = (134, 135)
 
 
 class CameraRefusedError(FabwaferError):
-    """The listener refuses this camera: its name or password is wrong."""
+    """The MQTT listener refuses this camera: its name or password is wrong."""
+
+    exit_code: ClassVar[int] = CREDENTIALS_REFUSED
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who a camera is: its fab and name, and what it signs in with."""
+    """A camera's fab and name, and its user and password for MQTT."""
 
     fab: str
     camera: str
@@ -38,34 +46,34 @@ class Camera:
 
     Args:
         url: `mqtt://HOST:PORT`.
-        credentials: Who it is.
+        credentials: Its names, user and password.
     """
 
     url: str
     credentials: Credentials
     predictions: "asyncio.Queue[dict[str, Any]]" = field(default_factory=asyncio.Queue)
-    """What came back on this camera's prediction topic."""
+    """The cluster's predictions received on this camera's prediction topic."""
 
     async def publish(self, images: Sequence[Image], *, rate: float | None, wait: float) -> AsyncIterator[Image]:
-        """Publishes images, and yields each when the listener has stored it.
+        """Publish images, and yield each after its PUBACK.
 
-        A connection that breaks is made again, and what had no PUBACK is sent again, for as long as it takes.
+        A lost connection is made again, and what had no PUBACK is sent again, for as long as it takes.
 
         Args:
             images: What to send.
-            rate: Images a second; as fast as PUBACKs come when None.
-            wait: Seconds to listen on for predictions after the last PUBACK.
+            rate: Images a second; None sends as fast as PUBACKs are received.
+            wait: Seconds to listen for predictions after the last PUBACK.
 
         Raises:
             CameraRefusedError: The credentials are wrong.
         """
         unsent = list(images)
-        pause = 0.2
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while unsent or wait:
             try:
                 async with self._client() as client:
-                    client.pending_calls_threshold = 2 * IN_FLIGHT  # it warns of more, and these are meant
-                    pause = 0.2
+                    client.pending_calls_threshold = 2 * IN_FLIGHT  # aiomqtt warns of more than 10
+                    backoff.reset()
                     prefix = f"fabwafer/{self.credentials.fab}/{self.credentials.camera}"
                     await client.subscribe(f"{prefix}/prediction/+")
                     listener = asyncio.create_task(self._listen(client))
@@ -82,13 +90,12 @@ class Camera:
                     finally:
                         listener.cancel()
             except aiomqtt.MqttError as error:
-                if "not authorised" in str(error).lower() or "not authorized" in str(error).lower():
+                if isinstance(error, aiomqtt.MqttCodeError) and error.rc in _REFUSED:
                     raise CameraRefusedError(
                         f"the MQTT listener at {self.url} refuses the user {self.credentials.user!r}: "
                         "wrong password, or revoked (see `fabwafer device list`)"
                     ) from error
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                await backoff.wait()
 
     def _client(self) -> aiomqtt.Client:
         address = urlsplit(self.url)
@@ -116,5 +123,5 @@ class Camera:
 
 
 def imgid_of(name: str) -> str:
-    """Makes an imgid of a file's name: what a name must not hold becomes `_`."""
+    """Return the imgid for a file's name: each character that is not allowed becomes `_`."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64] or "image"

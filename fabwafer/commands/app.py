@@ -1,4 +1,4 @@
-"""The kind of command-line application that all commands are made with."""
+"""The command-line application that all commands are registered with."""
 
 import asyncio
 import functools
@@ -16,23 +16,19 @@ class Commands(typer.Typer):
 
     def command(self, *args: Any, **kwargs: Any) -> Callable[[F], F]:
         """Register a command; a coroutine function runs in an event loop of its own."""
-        register = super().command(*args, **kwargs)
-
-        def decorate(function: F) -> F:
-            register(_synchronous(function))
-            return function
-
-        return decorate
+        return _decorator(super().command(*args, **kwargs))
 
     def callback(self, *args: Any, **kwargs: Any) -> Callable[[F], F]:
-        """Register what comes before each command; a coroutine function runs in an event loop of its own."""
-        register = super().callback(*args, **kwargs)
+        """Register what runs before each command; a coroutine function runs in an event loop of its own."""
+        return _decorator(super().callback(*args, **kwargs))
 
-        def decorate(function: F) -> F:
-            register(_synchronous(function))
-            return function
 
-        return decorate
+def _decorator(register: Callable[[Callable[..., Any]], Any]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        register(_synchronous(function))
+        return function
+
+    return decorate
 
 
 def _synchronous(function: Callable[..., Any]) -> Callable[..., Any]:

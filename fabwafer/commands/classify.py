@@ -1,4 +1,4 @@
-"""`fabwafer classify`: names the defect pattern on image files, without any server."""
+"""`fabwafer classify`: classifies image files, without any server."""
 
 import json
 import os
@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fabwafer.commands.app import Commands
+from fabwafer.commands.options import Json
+
 if TYPE_CHECKING:
     from fabwafer.models.classifier import Classification, Classifier
 
-app = typer.Typer()
+app = Commands()
 
 _AT_ONCE = 64
 
@@ -25,16 +28,17 @@ class _Variant(StrEnum):
 @app.command()
 def classify(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files.")],
-    model: Annotated[Path | None, typer.Option(help="The model's folder; by default the one that is shipped.")] = None,
+    model: Annotated[Path | None, typer.Option(help="The model's folder; default: the shipped model.")] = None,
     variant: Annotated[_Variant, typer.Option(help="Which of the model's files to run.")] = _Variant.int8,
     heatmap: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a picture for each map: where the model saw the pattern.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a picture for each map that shows where the model sees the pattern."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each image.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Name the defect pattern on wafer-map images.
 
-    Ends with 1 when a file could not be read; the others are printed all the same.
+    Exits with 1 when a file cannot be read, and prints the others all the same; with 2 when the model cannot be loaded.
     """
     # Before NumPy is imported: for matrices as small as a map's, BLAS threads only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -69,7 +73,7 @@ def classify(
 def _answers(
     classifier: "Classifier", paths: list[Path], names: list[str], heatmaps: Path | None
 ) -> "list[Classification]":
-    """Classifies files; one that cannot be opened is a row like an image that cannot be decoded."""
+    """Classify files; one that cannot be opened gets an answer with an error, like an image that cannot be decoded."""
     from dataclasses import replace
 
     contents: list[bytes] = []
@@ -91,7 +95,7 @@ def _answers(
 
 
 def _picture_names(images: list[Path]) -> list[str]:
-    """Names each heatmap after its image, with the image's number in front where names repeat."""
+    """Name each heatmap after its image, with the image's number in front where names repeat."""
     often = Counter(path.stem for path in images)
     return [
         f"{path.stem}-heatmap.png" if often[path.stem] == 1 else f"{number}-{path.stem}-heatmap.png"
@@ -100,7 +104,6 @@ def _picture_names(images: list[Path]) -> list[str]:
 
 
 def _as_json(classifier: "Classifier", path: Path, answer: "Classification") -> dict[str, Any]:
-
     return {
         "image": str(path),
         "label": answer.label,
@@ -135,7 +138,7 @@ def _print_table(classifier: "Classifier", rows: "list[tuple[Path, Classificatio
 
 
 def _write_overlay(path: Path, content: bytes, answer: "Classification") -> None:
-    """Draws the dies in grey, coloured the more the more they speak for the class; at least 256 pixels high."""
+    """Draw the dies in grey, coloured by how much they speak for the class; at least 256 pixels high."""
     import numpy as np
     from PIL import Image
 

@@ -51,9 +51,18 @@ async def open_bus(data: Path | None) -> "AsyncIterator[Client]":
     import nats
     from nats.errors import Error as NatsError
 
-    url = address("nats_url", data)
+    from fabwafer.service.addresses import split_credentials
+
+    bus = split_credentials(address("nats_url", data))
     try:
-        client = await nats.connect(url.split(","), allow_reconnect=False, connect_timeout=5)
+        client = await nats.connect(
+            bus.servers,
+            user=bus.user,
+            password=bus.password,
+            allow_reconnect=False,
+            connect_timeout=5,
+            error_cb=_ignore,
+        )
     except (NatsError, OSError) as error:
         raise BusUnavailableError(f"the bus did not answer: {error!r}") from None
     try:
@@ -62,3 +71,7 @@ async def open_bus(data: Path | None) -> "AsyncIterator[Client]":
         raise BusUnavailableError(f"the bus did not answer: {error!r}") from None
     finally:
         await client.close()
+
+
+async def _ignore(_: Exception) -> None:
+    """Errors of the connection are raised by the call that they concern; by default the client logs them as well."""

@@ -1,34 +1,31 @@
-"""Where the running system is: the addresses that commands need, from a data directory or from the environment."""
+"""The addresses of a running system that commands need, from a data directory or from the environment."""
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
 from fabwafer.errors import FabwaferError
+from fabwafer.service.files import replace_file
 
 DATA_VARIABLE: Final = "FABWAFER_DATA"
 STORE_VARIABLE: Final = "FABWAFER_MODEL_STORE"
 SYSTEM_FILE: Final = "system.json"
 RECORDS_FILE: Final = "records.db"
 CAMERA_FILE: Final = "camera.json"
-"""The credentials of the camera that a local system makes for its samples, and for `fabwafer send`."""
-
-T = TypeVar("T")
+"""The credentials of the camera that `fabwafer up` adds for its samples and for `fabwafer send`."""
 
 
 class SystemNotFoundError(FabwaferError):
-    """No running system where one was looked for. The text says where, and how to start one."""
+    """There is no running system. The text says where it was looked for, and how to start one."""
 
 
 class System(BaseModel):
     """The addresses of a running system, with the credentials of its operator.
 
-    `fabwafer up` writes them to `system.json` in its data directory (mode 0600); in a cluster the pods have them in
-    their environment.
+    `fabwafer up` writes them to `system.json` in its data directory (mode 0600); in a cluster each pod has them in
+    its environment.
     """
 
     nats_url: str
@@ -40,11 +37,11 @@ class System(BaseModel):
     metrics_url: str
     """`http://HOST:PORT` of the bridge: `/metrics`, `/healthz`, `/readyz`."""
     device_auth_url: str | None = None
-    """`http://HOST:PORT` of the device-auth: `/metrics` with what the listener dropped."""
+    """`http://HOST:PORT` of device-auth: `/metrics` with what the MQTT listener dropped."""
     database_url: str
     """SQLAlchemy URL of the records."""
     pid: int | None = None
-    """The supervisor of a local system."""
+    """The process id of a local system's supervisor."""
 
 
 _VARIABLES: Final = {
@@ -57,22 +54,23 @@ _VARIABLES: Final = {
 
 
 def data_directory(data: Path | None) -> Path:
-    """The data directory: the one given, else $FABWAFER_DATA, else `~/.local/share/fabwafer`; always absolute."""
+    """Return the absolute data directory: the one given, else $FABWAFER_DATA, else `~/.local/share/fabwafer`."""
     chosen = data or os.environ.get(DATA_VARIABLE) or Path.home() / ".local" / "share" / "fabwafer"
     return Path(chosen).expanduser().absolute()
 
 
 def address(field: str, data: Path | None) -> str:
-    """Finds one address of the system, named like a field of `System`.
+    """Return one address of the system, named like a field of `System`, with the credentials.
 
     A data directory that is given wins; else the environment (a cluster's pods); else the default data directory.
     The records of a local system can be read while it is stopped, so their address needs no running system.
 
     Raises:
         SystemNotFoundError: No system runs there.
+        SettingsError: The credentials in the environment are wrong.
     """
-    if data is None and (value := os.environ.get(_VARIABLES[field])):
-        return value
+    if data is None and (url := os.environ.get(_VARIABLES[field])):
+        return _signed_in(field) or url
     directory = data_directory(data)
     if field == "database_url":
         if not (directory / RECORDS_FILE).exists():
@@ -81,8 +79,18 @@ def address(field: str, data: Path | None) -> str:
     return str(getattr(read_system(directory), field))
 
 
+def _signed_in(field: str) -> str | None:
+    """Return an address of the environment with the credentials there, or None for one that takes none."""
+    if field not in ("nats_url", "database_url"):
+        return None
+    # Imported only where it is needed: it takes a seventh of a second.
+    from fabwafer.service.settings import BusSettings, DatabaseSettings
+
+    return BusSettings.read().bus_url if field == "nats_url" else DatabaseSettings.read().records_url
+
+
 def store_address(store: str | None, data: Path | None) -> str:
-    """Returns where the model store is.
+    """Return where the model store is.
 
     Args:
         store: What a command was given; it wins.
@@ -94,12 +102,12 @@ def store_address(store: str | None, data: Path | None) -> str:
 
 
 def sqlite_url(directory: Path) -> str:
-    """The records of a local system, kept in its data directory."""
+    """Return the SQLAlchemy URL of a local system's records, in its data directory."""
     return f"sqlite:///{directory / RECORDS_FILE}"
 
 
 def read_system(directory: Path) -> System:
-    """Reads the addresses of the system that runs on a data directory.
+    """Read the addresses of the system that runs on a data directory.
 
     Raises:
         SystemNotFoundError: None runs there.
@@ -120,32 +128,8 @@ def read_system(directory: Path) -> System:
 
 
 def write_system(directory: Path, system: System) -> None:
-    """Publishes the addresses of a local system, readable by its user alone."""
-    file = directory / SYSTEM_FILE
-    fresh = file.with_suffix(".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(system.model_dump_json(indent=2))
-    fresh.replace(file)
-
-
-def wait_for(find: Callable[[], T], seconds: float = 60) -> T:
-    """Waits for a system that is just starting.
-
-    Args:
-        find: Raises SystemNotFoundError while there is none.
-        seconds: How long to wait.
-
-    Raises:
-        SystemNotFoundError: There was none within that time.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return find()
-        except SystemNotFoundError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(0.2)
+    """Write the addresses of a local system, readable by its user alone."""
+    replace_file(directory / SYSTEM_FILE, system.model_dump_json(indent=2))
 
 
 def _alive(pid: int) -> bool:

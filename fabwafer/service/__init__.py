@@ -1,1 +1,1 @@
-"""What every long-running process shares: how it ends, its files, its health and metrics, its logs."""
+"""What all long-running processes share: run until stopped, backoff, files, settings, health and metrics, logs."""

@@ -9,29 +9,29 @@ from structlog.typing import FilteringBoundLogger
 
 
 class RateLimitedLog:
-    """Warns of something that others bring about as often as they like, in a bounded number of lines a second.
+    """Warns of something that others can cause as often as they like, in a bounded number of lines a second.
 
-    To be used in an event loop, which says how many lines were left out once their second is over.
+    It needs a running event loop, to log how many lines were left out at the end of a second.
 
     Args:
-        log: Where the lines go.
-        event: What each of them says.
-        most: Lines in a second; one more says how many were left out.
+        log: The logger.
+        event: The event of each line.
+        most: Lines a second; one more holds the number of those left out.
     """
 
     def __init__(self, log: FilteringBoundLogger, event: str, most: int) -> None:
         self._log = log
         self._event = event
         self._most = most
-        self._said = 0
+        self._logged = 0
         self._left_out = 0
 
     def say(self, **fields: object) -> None:
-        """Writes the line, or counts it."""
-        if self._said == 0:
+        """Log a line, or count it as left out."""
+        if self._logged == 0:
             asyncio.get_running_loop().call_later(1.0, self._sum_up)
-        if self._said < self._most:
-            self._said += 1
+        if self._logged < self._most:
+            self._logged += 1
             self._log.warning(self._event, **fields)
         else:
             self._left_out += 1
@@ -39,11 +39,11 @@ class RateLimitedLog:
     def _sum_up(self) -> None:
         if self._left_out:
             self._log.warning(f"more {self._event}", lines=self._left_out)
-        self._said = self._left_out = 0
+        self._logged = self._left_out = 0
 
 
 def configure() -> None:
-    """Sets up structlog for a process of the bridge."""
+    """Set up structlog for a long-running process."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -1,4 +1,4 @@
-"""Ports on 127.0.0.1: free ones, unless the user names them."""
+"""Ports on 127.0.0.1: those that the user names, and free ones."""
 
 import contextlib
 import socket
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Ports(NamedTuple):
-    """Where a local system listens."""
+    """The ports of a local system."""
 
     mqtt: int
     nats: int
@@ -16,7 +16,7 @@ class Ports(NamedTuple):
 
 
 def free_ports(count: int) -> list[int]:
-    """Finds ports that nobody listens on; all are held until the last is found, so that no two are the same."""
+    """Return free ports; all are bound until the last is found, so that no two are the same."""
     with contextlib.ExitStack() as stack:
         ports = []
         for _ in range(count):
@@ -27,13 +27,13 @@ def free_ports(count: int) -> list[int]:
 
 
 def chosen_ports(given: Mapping[str, int | None]) -> list[int]:
-    """Takes the ports that were given, and free ones for the rest.
+    """Return the ports that were given, and free ones for the rest.
 
     Args:
-        given: Ports by the option that names them, None where a free one will do.
+        given: Ports by the option that names them; None asks for a free one.
 
     Raises:
-        OSError: A port that was given cannot be had.
+        OSError: A port that was given is not free.
     """
     ports = [port or free for port, free in zip(given.values(), free_ports(len(given)), strict=True)]
     for option, port in given.items():

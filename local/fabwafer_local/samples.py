@@ -1,4 +1,4 @@
-"""The sample camera: wafer maps as files, as an inspection camera would have them, and their way to the bus."""
+"""The sample camera: writes synthetic wafer maps as image files, and publishes them as an inspection camera does."""
 
 import json
 from collections.abc import Callable
@@ -6,20 +6,22 @@ from pathlib import Path
 from typing import Final
 
 from fabwafer.commands.system import CAMERA_FILE
+from fabwafer.errors import CREDENTIALS_REFUSED
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
+from fabwafer.service.files import replace_file
 from fabwafer_local.supervisor import Supervisor, fabwafer_command
 
 SEED: Final = 20
 SCALE: Final = 4
-"""Pixels along a die's side: small enough to send, large enough to look at."""
+"""Pixels along a die's side: small files, but large enough to look at."""
 
 FAB: Final = "demo"
 CAMERA: Final = "camera1"
 
 
 def write_samples(directory: Path, count: int) -> list[Path]:
-    """Writes synthetic wafer maps of all classes as PNG files named by class; the same ones each time.
+    """Write synthetic wafer maps of all classes as PNG files named by class; the same ones each time.
 
     Args:
         directory: Made where it is missing.
@@ -38,12 +40,12 @@ def write_samples(directory: Path, count: int) -> list[Path]:
 
 
 class SampleCamera:
-    """The camera that a local system makes for its samples, and for `fabwafer send`.
+    """The camera that a local system adds for its samples, and for `fabwafer send`.
 
     Args:
-        directory: The system's data directory; the camera's password is kept in it for the next start.
+        directory: The system's data directory; the camera's password is stored there for the next start.
         supervisor: Runs the programs.
-        say: Tells the user what happens, a line at a time.
+        say: Shows the user what happens, a line at a time.
     """
 
     def __init__(self, directory: Path, supervisor: Supervisor, say: Callable[[str], None]) -> None:
@@ -53,29 +55,27 @@ class SampleCamera:
         self._say = say
 
     async def make(self) -> None:
-        """Gets credentials for the camera, unless they are there from an earlier start."""
+        """Get credentials for the camera, unless they are there from an earlier start."""
         if not self._file.exists():
-            await self._sign_up()
+            await self._get_credentials()
 
-    async def _sign_up(self) -> bool:
+    async def _get_credentials(self) -> bool:
         complaint = ""
-        for verb in ("add", "rotate"):  # there already, and its password lost: it gets another
+        for verb in ("add", "rotate"):  # where the camera exists and its password is lost, it gets a new one
             done = await self._supervisor.run(
                 f"device {verb}",
                 fabwafer_command("device", verb, FAB, CAMERA, "--data", str(self._directory), "--json"),
             )
             if done.code == 0:
-                fresh = self._file.with_suffix(".new")
-                fresh.touch(mode=0o600)
-                fresh.write_text(json.dumps({"fab": FAB, "camera": CAMERA, **json.loads(done.printed)}))
-                fresh.replace(self._file)
+                credentials = {"fab": FAB, "camera": CAMERA, **json.loads(done.printed)}
+                replace_file(self._file, json.dumps(credentials))
                 return True
             complaint = done.complaint
         self._say(f"the sample camera got no credentials: {complaint}")
         return False
 
     async def send(self, images: list[Path], rate: float) -> None:
-        """Publishes images, from a process of its own. What goes wrong is told, and ends nothing else.
+        """Publish images, from a process of its own. A failure is shown to the user, and ends nothing else.
 
         Args:
             images: PNG or JPEG files.
@@ -86,8 +86,8 @@ class SampleCamera:
             *map(str, images),
         ]
         done = await self._supervisor.run("send", argv)
-        # Its password was changed, or it was revoked, since it was written down.
-        if done.code and "refuses the user" in done.complaint and await self._sign_up():
+        # Refused: the password was changed, or the device revoked, since it was stored.
+        if done.code == CREDENTIALS_REFUSED and await self._get_credentials():
             done = await self._supervisor.run("send", argv)
         if done.code:
             self._say(f"the samples could not be sent: {done.complaint}")

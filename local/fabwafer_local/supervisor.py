@@ -1,4 +1,4 @@
-"""Starting the parts of a local system, watching them, and leaving none behind."""
+"""Starts the parts of a local system, restarts those that die, and leaves no process behind."""
 
 import asyncio
 import contextlib
@@ -16,20 +16,21 @@ from typing import Final
 import psutil
 
 from fabwafer.errors import FabwaferError
+from fabwafer.service.files import replace_file
 
 PARTS_FILE: Final = "parts.json"
 READY_SECONDS: Final = 90.0
 DEATHS: Final = 5
 WITHIN_SECONDS: Final = 60.0
-"""A part that died so often within so long is not started again: it would only die once more."""
+"""A part that died `DEATHS` times within this time is not started again."""
 LAST_LINES: Final = 15
 LOG_BYTES: Final = 16 * 1024**2
-"""A log of this size is set aside at the part's next start; one such is kept."""
+"""A log above this size is renamed at the part's next start; one old log is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
-    """How a server is started: what TorchServe needs, as `torchserve.prepare` writes it down."""
+    """How TorchServe is started, as `torchserve.prepare` returns it."""
 
     argv: list[str]
     env: Mapping[str, str]
@@ -43,12 +44,12 @@ class Part:
     """One program of the system.
 
     Attributes:
-        name: What people call it.
-        argv: How it is started.
+        name: Its name in messages.
+        argv: Its command line.
         env: Its environment.
-        log: Where its output goes.
-        ready: Tells whether it does its work.
-        own_log: The file it logs to itself, where that is another.
+        log: The file for its output.
+        ready: Returns whether it does its work.
+        own_log: The file that it logs to itself, where that is another.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A program that ran to its end: its exit code, its standard output, and its standard error as one text."""
+    """A program that has ended: its exit code, its standard output, and its standard error."""
 
     code: int
     printed: str
@@ -69,7 +70,7 @@ class Done:
 
 
 class PartFailedError(FabwaferError):
-    """A part does not run. The text names it and shows the last lines of its log."""
+    """A part does not run. The text names it and holds the last lines of its log."""
 
     def __init__(self, part: Part, what: str) -> None:
         lines = last_lines(part.own_log or part.log) or last_lines(part.log)
@@ -80,7 +81,7 @@ class PartFailedError(FabwaferError):
 
 
 def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
-    """Reads the last lines of a log, shortened to what a terminal shows; none when there is no log."""
+    """Return the last lines of a log, each cut to 300 characters; none when there is no log."""
     with contextlib.suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 16384))
         return [line[:300] for line in file.read().decode(errors="replace").splitlines()[-count:]]
@@ -88,7 +89,7 @@ def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
 
 
 def fabwafer_command(*arguments: str) -> list[str]:
-    """Makes the command line of one of fabwafer's own commands, with this Python."""
+    """Return the command line of one of fabwafer's own commands, with this Python."""
     return [sys.executable, "-m", "fabwafer.cli", *arguments]
 
 
@@ -96,8 +97,8 @@ class Supervisor:
     """Runs parts, each in a session of its own, so that a Ctrl-C in the terminal reaches only the supervisor.
 
     Args:
-        directory: Where it writes down what it started, so that the next one can clean up after a kill.
-        say: Tells the user what happens, a line at a time.
+        directory: Holds the list of the processes started, so that the next supervisor can end them after a kill.
+        say: Shows the user what happens, a line at a time.
     """
 
     def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
@@ -108,7 +109,7 @@ class Supervisor:
         self._watchers: list[asyncio.Task[None]] = []
 
     def clean(self) -> int:
-        """Ends what a supervisor that was killed left running.
+        """End the processes that a killed supervisor left behind.
 
         Returns:
             How many processes there were.
@@ -120,7 +121,7 @@ class Supervisor:
         ended = 0
         for pid, created in left.values():
             with contextlib.suppress(psutil.NoSuchProcess):
-                # A number may have been given to another process since.
+                # The process id may belong to another process by now.
                 if abs(psutil.Process(pid).create_time() - created) > 1:
                     continue
             ended += end_session(pid, created)
@@ -128,7 +129,7 @@ class Supervisor:
         return ended
 
     async def start(self, part: Part) -> None:
-        """Starts a part, waits until it is ready, and from then on starts it again when it dies.
+        """Start a part, wait until it is ready, and from then on start it again when it dies.
 
         Raises:
             PartFailedError: It ended, or was not ready in time.
@@ -138,7 +139,7 @@ class Supervisor:
         self._watchers.append(asyncio.create_task(self._watch(part)))
 
     async def watch(self) -> None:
-        """Returns only by raising.
+        """Wait until a part fails for good; return only by raising.
 
         Raises:
             PartFailedError: A part died too often.
@@ -148,7 +149,7 @@ class Supervisor:
             task.result()
 
     async def stop(self, names: Sequence[str], seconds: float) -> None:
-        """Asks parts to end by SIGTERM, and ends by force what has not within `seconds`."""
+        """End parts by SIGTERM, and by SIGKILL those that have not ended within `seconds`."""
         for task in self._watchers:
             task.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
@@ -168,7 +169,7 @@ class Supervisor:
         self._write()
 
     async def run(self, name: str, argv: Sequence[str]) -> Done:
-        """Runs a program to its end; it is ended when this is cancelled, or by the next supervisor."""
+        """Run a program to its end; it is killed when this is cancelled, or by the next supervisor."""
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
@@ -211,9 +212,7 @@ class Supervisor:
 
     def _write(self) -> None:
         if self._written:
-            fresh = self._file.with_suffix(".new")
-            fresh.write_text(json.dumps(self._written))
-            fresh.replace(self._file)
+            replace_file(self._file, json.dumps(self._written))
         else:
             self._file.unlink(missing_ok=True)
 
@@ -237,17 +236,17 @@ class Supervisor:
                 raise PartFailedError(part, f"died {DEATHS} times within {WITHIN_SECONDS:g} s, last with {code}")
             cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             self._say(f"{part.name} died ({cause}): starting it again")
-            # What it had started must not hold its ports, or work beside the new one.
+            # Processes that it started must not hold its ports, or work beside the new one.
             end_session(process.pid, self._written[part.name][1])
             await self._spawn(part)
 
 
 def end_session(session: int, created: float) -> int:
-    """Kills every process of a session that a part was started as the leader of.
+    """Kill every process of a session that was started for a part.
 
     Args:
-        session: The process id of the leader, which may have ended.
-        created: When the leader was started; what is older belongs to somebody else.
+        session: The process id of the session's leader, which may have ended.
+        created: When the leader was started; older processes are not its own.
 
     Returns:
         How many processes there were.

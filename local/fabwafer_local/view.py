@@ -1,4 +1,4 @@
-"""What a local system shows while it runs: the wafers that came in, and what the model said of them."""
+"""The view of a running local system: the wafers received, and their predictions."""
 
 import asyncio
 import time
@@ -21,12 +21,12 @@ from fabwafer.messages.bodies import Alert, MessageRefusedError, Topic, read_dev
 
 ROWS: Final = 12
 WAITING_LIMIT: Final = 10_000
-"""Images whose prediction is waited for; the oldest are forgotten, the table is only a view."""
+"""Images waiting for their prediction; above it the oldest lose their latency in the table."""
 
 
 @dataclass(slots=True)
 class Row:
-    """One wafer as it is shown; `latency` in milliseconds, from the image seen on the bus to its prediction."""
+    """One prediction as it is shown; `latency` in milliseconds, from the image to the prediction on the bus."""
 
     at: str
     sender: str
@@ -39,10 +39,10 @@ class Row:
 
 
 class View:
-    """Listens on the bus, and keeps what came in last.
+    """Listens on the bus, and shows the newest predictions.
 
     Args:
-        console: A terminal has a table drawn; anything else gets a line for each prediction.
+        console: On a terminal a table is drawn; anything else gets a line for each prediction.
     """
 
     def __init__(self, console: Console) -> None:
@@ -55,7 +55,7 @@ class View:
         self._notes: deque[str] = deque(maxlen=4)
 
     async def listen(self, nats_url: str) -> None:
-        """Begins to listen on the bus."""
+        """Begin to listen on the bus."""
         self._client = await nats.connect(
             nats_url, name="fabwafer-up", max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=_quiet
         )
@@ -64,7 +64,7 @@ class View:
         await self._client.subscribe("fabwafer.*.*.alert.*", cb=self._alert)
 
     async def stop(self) -> None:
-        """Stops listening."""
+        """Stop listening."""
         if self._client is not None:
             await self._client.close()
 
@@ -72,28 +72,28 @@ class View:
         try:
             topic = Topic.from_subject(message.subject)
         except MessageRefusedError:
-            return  # the intake says what is wrong with it
+            return  # the intake refuses it with a reason
         self._images += 1
-        # By the topic, since reading the body would cost more than all else here; it is the usual case that they agree.
+        # Names from the topic: parsing the body would cost more than all else here, and the two usually agree.
         self._seen[topic.fab, topic.camera, topic.imgid] = time.perf_counter()
         if len(self._seen) > WAITING_LIMIT:
             self._seen.popitem(last=False)
 
     async def _prediction(self, message: Msg) -> None:
-        # Who says so is told by the header that only the bridge may set, never by the body.
+        # The source is in a header that only the bridge can set; a device's body may claim anything.
         cluster = (message.headers or {}).get("Fabwafer-Source") == "cluster"
         try:
-            said = read_device_prediction(Topic.from_subject(message.subject), message.data)
+            prediction = read_device_prediction(Topic.from_subject(message.subject), message.data)
         except MessageRefusedError:
             return
         self._predictions += 1
-        seen = self._seen.pop((said.fab, said.camera, said.imgid), None) if cluster else None
+        seen = self._seen.pop((prediction.fab, prediction.camera, prediction.imgid), None) if cluster else None
         row = Row(
             at=time.strftime("%H:%M:%S"),
-            sender=f"{said.fab}/{said.camera}",
-            imgid=said.imgid,
-            prediction=printable(said.prediction),
-            probability=said.probability,
+            sender=f"{prediction.fab}/{prediction.camera}",
+            imgid=prediction.imgid,
+            prediction=printable(prediction.prediction),
+            probability=prediction.probability,
             source="cluster" if cluster else "device",
             latency=(time.perf_counter() - seen) * 1000 if seen is not None else None,
         )
@@ -118,7 +118,7 @@ class View:
         self._console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
 
     async def draw(self) -> None:
-        """Draws the table on a terminal, for as long as it is not cancelled."""
+        """Draw the table on a terminal until cancelled."""
         if not self._console.is_terminal:
             return
         self._drawing = True
@@ -129,14 +129,14 @@ class View:
             self._drawing = False
 
     def say(self, line: str) -> None:
-        """Tells what happened to the system itself."""
+        """Show what happened to the system itself."""
         if self._drawing:
             self._notes.append(f"{time.strftime('%H:%M:%S')} {line}")
         else:
             self._print(line)
 
     def __rich__(self) -> RenderableType:
-        """The table as it stands."""
+        """Return the table as it is now."""
         table = Table(expand=False, title_justify="left")
         table.title = f"{self._images} images, {self._predictions} predictions, {self._alerts} alerts"
         for name, side in (
@@ -171,4 +171,4 @@ def _style(prediction: str) -> str:
 
 
 async def _quiet(_: Exception) -> None:
-    """The bus being away for a moment is told of by the supervisor."""
+    """The supervisor reports a bus that is away; by default the client would log it as well."""

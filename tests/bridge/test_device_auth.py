@@ -1,4 +1,4 @@
-"""The device-auth on real servers: who is let in, what a device may do, and what it is told of when it may not."""
+"""device-auth on real servers: who may connect, what a device may do, and what is counted when it may not."""
 
 import asyncio
 import json
@@ -189,7 +189,8 @@ async def test_no_device_is_let_in_before_the_bridge_has_made_its_streams(nats_s
         credentials = await (await Devices.make(bus, replicas=1)).add("faba", "mine")
         device_auth.start(ready=False)
         wait_until(
-            lambda: any("no device is let in" in line["event"] for line in device_auth.log()), "the device-auth waits"
+            lambda: any("no device is let in" in line["event"] for line in device_auth.logged()),
+            "the device-auth waits",
         )
         assert not device_auth.ready()
         assert credentials.user not in nats_server.users_file.read_text()
@@ -283,7 +284,7 @@ def _come_back(fab: Fab, credentials: Credentials) -> None:
     raise AssertionError(f"{credentials.user} did not come back")
 
 
-async def test_what_changed_while_the_door_was_away_is_applied_when_it_comes_back(fab: Fab) -> None:
+async def test_what_changed_while_device_auth_was_away_is_applied_when_it_comes_back(fab: Fab) -> None:
     revoked = await fab.add("revoked")
     leaving = fab.connect(revoked)
     fab.device_auth.stop()
@@ -317,7 +318,7 @@ async def test_a_reload_that_the_server_refuses_leaves_the_users_and_is_tried_ag
     wait_until(
         lambda: fab.device_auth.metric('fabwafer_device_auth_reloads_total{result="refused"}') >= 1, "it is refused"
     )
-    wait_until(lambda: "no_such_setting" in json.dumps(fab.device_auth.log()), "the server's reason is in the log")
+    wait_until(lambda: "no_such_setting" in json.dumps(fab.device_auth.logged()), "the server's reason is in the log")
     assert fab.server.users_file.read_text() == users
     assert device.publish("fabwafer/faba/first/img/1")
     assert not fab.device_auth.ready()
@@ -337,9 +338,7 @@ async def test_an_entry_that_is_no_device_locks_nobody_out(shared_fab: Fab) -> N
     await bucket.delete("faba.broken")
 
 
-async def test_in_a_cluster_every_door_lets_a_device_into_its_own_server(
-    nats_cluster: NatsCluster, tmp_path: Path
-) -> None:
+async def test_in_a_cluster_a_device_may_connect_to_every_server(nats_cluster: NatsCluster, tmp_path: Path) -> None:
     await make_streams(nats_cluster.servers[0].url, replicas=3)
     device_auths = [DeviceAuthProcess(server, replicas=3) for server in nats_cluster.servers]
     data = tmp_path / "data"

@@ -218,7 +218,8 @@ def test_adding_a_device_waits_for_a_system_that_is_just_starting(nats_server: N
         device_auth.start(ready=False)
         describe_system(data, nats_server)
         wait_until(
-            lambda: any("no device is let in" in line["event"] for line in device_auth.log()), "the device-auth waits"
+            lambda: any("no device is let in" in line["event"] for line in device_auth.logged()),
+            "the device-auth waits",
         )
         assert adding.poll() is None
         asyncio.run(make_streams(nats_server.url))

@@ -1,4 +1,4 @@
-"""Devices on another broker: what Mosquitto acknowledged to them arrives on the bus, whatever is killed between."""
+"""Devices on an external broker: what Mosquitto acknowledged arrives on the bus, whatever is killed between."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from fabwafer_bridge.gateway import ENVELOPE, GatewaySettings, entering
 from fabwafer_bridge.publisher import Outgoing
 from tests.support.gateways import MAX_PAYLOAD, Gateway, expected, image, in_stream, listed_dead_letters, publish_images
 from tests.support.mosquitto import Mosquitto, Publisher, guides_configuration
-from tests.support.nats_servers import NatsServer
+from tests.support.nats_servers import BRIDGE_PASSWORD, BRIDGE_USER, NatsServer
 from tests.support.running import answers, wait_until
 
 
@@ -233,6 +233,30 @@ def test_tls_with_an_authority_of_ones_own(bus: NatsServer, tmp_path: Path, need
             gateway.stop()
 
 
+def test_credentials_are_given_apart_from_the_urls(bus: NatsServer, tmp_path: Path, needs_mosquitto: None) -> None:
+    for name, content in (("broker", "p@ss:w/rd"), ("bus", BRIDGE_PASSWORD)):
+        (tmp_path / name).write_text(f"{content}\n")
+    users = tmp_path / "users"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", users, "kim", "p@ss:w/rd"], check=True, capture_output=True)
+    users.chmod(0o600)
+    only_kim = f"allow_anonymous false\npassword_file {users}"
+    with Mosquitto(tmp_path / "mosquitto", guides_configuration(), only_kim) as broker:
+        gateway = Gateway(
+            tmp_path / "gateway",
+            broker,
+            bus,
+            FABWAFER_EXTERNAL_BROKER_USER="kim",
+            FABWAFER_EXTERNAL_BROKER_PASSWORD_FILE=str(tmp_path / "broker"),
+            FABWAFER_NATS_URL=bus.plain_url,
+            FABWAFER_NATS_USER=BRIDGE_USER,
+            FABWAFER_NATS_PASSWORD_FILE=str(tmp_path / "bus"),
+        )
+        try:
+            gateway.start()
+        finally:
+            assert gateway.stop() == 0
+
+
 @pytest.mark.parametrize(
     ("url", "address"),
     [
@@ -252,7 +276,7 @@ def test_a_brokers_address(url: str, address: Address) -> None:
         ("FABWAFER_EXTERNAL_BROKER_URL", "mqtt://kim:secret@broker:port", "expected mqtt://USER:PASSWORD@HOST:PORT"),
         ("FABWAFER_GATEWAY_TOPICS", "fabwafer/#", "expected fabwafer/FAB/CAMERA/img/IMGID"),
         ("FABWAFER_GATEWAY_TOPICS", "", "expected fabwafer/FAB/CAMERA/img/IMGID"),
-        ("FABWAFER_METRICS_PORT", "many", "FABWAFER_METRICS_PORT: Input should be a valid integer"),
+        ("FABWAFER_METRICS_PORT", "many", "FABWAFER_METRICS_PORT: expected a valid integer"),
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_one_sentence_and_no_traceback(variable: str, value: str, said: str) -> None:

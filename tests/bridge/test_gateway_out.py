@@ -1,4 +1,4 @@
-"""What the cluster says goes out to another broker, once, and does not come round again."""
+"""What the cluster publishes goes out to the external broker, once, and does not come in again."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tests.support.running import Bridge, ModelServer, answers, wait_until
 
 
 class Listener:
-    """Somebody on the other broker who looks at all that is said."""
+    """A listener on the external broker, for all predictions and alerts."""
 
     def __init__(self, broker: Mosquitto) -> None:
         self.heard: list[tuple[str, Any]] = []
@@ -101,7 +101,7 @@ def announce(bus: NatsServer, kind: str, imgid: str, headers: dict[str, str]) ->
     asyncio.run(publish())
 
 
-def test_predictions_and_alerts_of_the_cluster_reach_listeners_on_the_other_broker_and_nothing_else_does(
+def test_predictions_and_alerts_of_the_cluster_reach_listeners_on_the_external_broker_and_nothing_else_does(
     gateway: Gateway, bus: NatsServer, listener: Listener, camera: Publisher
 ) -> None:
     announce(bus, "prediction", "devices", {})

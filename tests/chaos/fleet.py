@@ -20,6 +20,7 @@ from fabwafer.defects import SHIPPED_CLASSES
 from fabwafer.maps.synthetic import make
 from fabwafer.maps.wafermap import encode
 from fabwafer.messages.bodies import Image
+from tests.support.raw_mqtt import packet, text
 from tests.support.running import PATIENCE
 
 _CONNECT, _CONNACK, _PUBLISH_QOS1, _PUBACK = 0x10, 2, 0x32, 4
@@ -42,20 +43,6 @@ class Device:
 
 def key(image: Image) -> Shot:
     return image.fab, image.camera, image.imgid, image.timestamp
-
-
-def _text(value: str) -> bytes:
-    data = value.encode()
-    return struct.pack("!H", len(data)) + data
-
-
-def _packet(first: int, body: bytes) -> bytes:
-    length, left = b"", len(body)
-    while True:
-        left, low = divmod(left, 128)
-        length += bytes([low | (0x80 if left else 0)])
-        if not left:
-            return bytes([first]) + length + body
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
@@ -186,8 +173,8 @@ class Fleet:
                 number = next(numbers)
                 image = waiting.popleft()
                 in_flight[number] = image
-                body = _text(image.topic("img").topic) + struct.pack("!H", number) + image.to_json()
-                writer.write(_packet(_PUBLISH_QOS1, body))
+                body = text(image.topic("img").topic) + struct.pack("!H", number) + image.to_json()
+                writer.write(packet(_PUBLISH_QOS1, body))
                 if rate:
                     await asyncio.sleep(self._chance.expovariate(rate))
             await writer.drain()
@@ -200,8 +187,8 @@ class Fleet:
 async def _sign_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, device: Device, name: str) -> None:
     """Raises ConnectionError when the listener refuses, as one that is still starting does."""
     flags = 0x02 | 0x80 | 0x40  # clean session, user, password
-    head = _text("MQTT") + bytes([4, flags]) + struct.pack("!H", 60)
-    writer.write(_packet(_CONNECT, head + _text(name) + _text(device.user) + _text(device.password)))
+    head = text("MQTT") + bytes([4, flags]) + struct.pack("!H", 60)
+    writer.write(packet(_CONNECT, head + text(name) + text(device.user) + text(device.password)))
     kind, body = await _answer(reader)
     if kind != _CONNACK or body[1] != 0:
         raise ConnectionError(f"refused: {kind} {body!r}")

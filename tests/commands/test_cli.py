@@ -1,5 +1,6 @@
 """The command line starts fast, from any folder, and tells what is missing."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -66,6 +67,44 @@ def test_a_command_whose_part_is_not_installed_says_what_to_install(tmp_path: Pa
     assert refused.returncode == 1
     assert "pip install" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def with_a_command(body: str) -> str:
+    """A program whose command line has the one command `try`."""
+    return (
+        "import sys, types, typer, fabwafer.cli as cli\n"
+        "from fabwafer.errors import FabwaferError\n"
+        "class Refused(FabwaferError): exit_code = 3\n"
+        "module = sys.modules['tried'] = types.ModuleType('tried')\n"
+        "module.app = typer.Typer()\n"
+        "@module.app.command()\n"
+        f"def run() -> None: {body}\n"
+        "import importlib.metadata as metadata\n"
+        "cli.entry_points = lambda group: [metadata.EntryPoint('try', 'tried:app', group)]\n"
+        "sys.argv = ['fabwafer', 'try']\n"
+        "cli.main()"
+    )
+
+
+@pytest.mark.parametrize(("error", "code"), [("FabwaferError", 1), ("Refused", 3)])
+def test_an_error_for_a_person_is_its_sentence_and_its_exit_code(error: str, code: int, tmp_path: Path) -> None:
+    program = with_a_command(f"raise {error}('expected a, got b')")
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "expected a, got b\n")
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_closes_the_pipe_gets_no_traceback(lines: int, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = with_a_command(f"print('line\\n' * {lines})")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize("command", [("records",), ("dead-letters",), ("device", "list"), ("send", __file__)])

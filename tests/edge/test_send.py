@@ -201,5 +201,23 @@ async def test_a_device_that_is_revoked_cannot_send(nats_server: NatsServer, ima
         revoked = fabwafer("device", "revoke", "faba", "camera1", "--json", data=tmp_path)
         assert (revoked.returncode, revoked.stderr, json.loads(revoked.stdout)) == (0, "", {"user": "faba.camera1"})
         sent = fabwafer("send", image, *sign_in, data=tmp_path)
-    assert (sent.returncode, sent.stdout) == (1, "")
+    assert (sent.returncode, sent.stdout) == (3, "")
     assert "'faba.camera1': wrong password, or revoked" in sent.stderr
+
+
+async def test_who_reads_only_the_first_line_gets_no_traceback(bus: Bus, tmp_path: Path) -> None:
+    files = [draw(tmp_path / f"wafer{number}.png") for number in range(40)]
+    shell = await asyncio.create_subprocess_shell(
+        '"$PYTHON" -m fabwafer.cli send --rate 20 "$@" | head -n 1'.replace('"$@"', " ".join(map(str, files))),
+        env=os.environ
+        | {
+            "PYTHON": sys.executable,
+            "FABWAFER_MQTT_URL": bus.server.mqtt_url,
+            "FABWAFER_DEVICE_USER": bus.user,
+            "FABWAFER_DEVICE_PASSWORD": bus.password,
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(shell.communicate(), timeout=60)
+    assert (out.decode(), err.decode()) == (f"{files[0]}: Center 75%\n", "")

@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import socket
+from importlib.resources import files
 from pathlib import Path
 from urllib.request import urlopen
 
 import nats
 import psutil
 
+from fabwafer_bridge.users_file import users
 from fabwafer_local import nats as nats_config
 from tests.support.nats_servers import BRIDGE_PASSWORD, DEVICE_AUTH_PASSWORD, NatsCluster, NatsServer, add_device
 from tests.support.raw_mqtt import RawMqtt
@@ -118,7 +120,28 @@ def test_durations_mean_what_they_say(tmp_path: Path) -> None:
         NatsServer(tmp_path / "nats", sync_interval="2m") as server,
         urlopen(f"http://127.0.0.1:{server.monitor_port}/varz", timeout=5) as answer,
     ):
-        told = json.load(answer)
-    assert told["jetstream"]["config"]["sync_interval"] == 120 * 10**9
+        shown = json.load(answer)
+    assert shown["jetstream"]["config"]["sync_interval"] == 120 * 10**9
     # The server complains of a number where it expects a duration, and takes it for seconds.
     assert "should be converted to a duration" not in server.log_file.read_text()
+
+
+def test_what_is_the_same_everywhere_has_effect(nats_server: NatsServer) -> None:
+    with urlopen(f"http://127.0.0.1:{nats_server.monitor_port}/varz", timeout=5) as answer:
+        shown = json.load(answer)
+    assert (shown["max_payload"], shown["max_pending"]) == (8 << 20, 64 << 20)
+    assert (shown["mqtt"]["ack_wait"], shown["mqtt"]["max_ack_pending"]) == (30 * 10**9, 1024)
+    assert shown["mqtt"]["host"] == shown["host"] == "127.0.0.1"
+    assert shown["system_account"] == "SYS"
+
+
+def test_the_users_file_that_is_shipped_is_the_one_without_devices() -> None:
+    assert (files("fabwafer_bridge") / "users.conf").read_text() == users([])
+
+
+def test_the_file_that_is_shipped_holds_nothing_of_one_server(nats_server: NatsServer) -> None:
+    """So a cluster's servers can run with the same file, and with their own beside it."""
+    shared = nats_server.config.read_text()
+    assert shared == (files("fabwafer_bridge") / "nats.conf").read_text()
+    for own in (str(nats_server.directory), str(nats_server.client_port), str(nats_server.mqtt_port), "127.0.0.1"):
+        assert own not in shared

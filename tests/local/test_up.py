@@ -160,7 +160,7 @@ def test_a_camera_that_is_added_can_send_and_one_that_is_revoked_cannot(
     assert all(line["stored"] and line["prediction"] for line in lines)
     assert fabwafer("device", "revoke", "fabx", "cam1", *data, cwd=tmp_path).returncode == 0
     refused = fabwafer("send", str(images[0]), "--fab", "fabx", "--camera", "cam1", *sign_in, *data, cwd=tmp_path)
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert "revoked" in refused.stderr
 
 

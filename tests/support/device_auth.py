@@ -1,8 +1,7 @@
-"""Real device_auths for tests: `fabwafer device-auth` as a process beside a nats-server."""
+"""device-auth for tests: `fabwafer device-auth` as a process beside a real nats-server."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,14 +15,15 @@ import nats
 
 from fabwafer.commands.system import System, write_system
 from fabwafer_bridge import streams
-from tests.support.nats_servers import NatsServer, free_ports
-from tests.support.running import wait_until
+from fabwafer_local.ports import free_ports
+from tests.support.nats_servers import BRIDGE_PASSWORD, BRIDGE_USER, DEVICE_AUTH_PASSWORD, NatsServer
+from tests.support.running import _Process, wait_until
 
 PATIENCE: Final = 30.0
 
 
 async def make_streams(url: str, *, replicas: int = 1, mqtt_max_bytes: int = 64 << 20) -> None:
-    """Makes the streams as the bridge does when it starts; waits for a cluster that elects its leaders."""
+    """Make the streams as the bridge does when it starts, waiting for a cluster to elect its leaders."""
     client = await nats.connect(url)
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -37,37 +37,35 @@ async def make_streams(url: str, *, replicas: int = 1, mqtt_max_bytes: int = 64 
     await client.close()
 
 
-class DeviceAuthProcess:
+class DeviceAuthProcess(_Process):
     """`fabwafer device-auth` beside a server; ended with the test."""
 
     def __init__(self, server: NatsServer, *, replicas: int = 1) -> None:
-        self._server = server
-        self._replicas = replicas
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log = server.directory / "device-auth.log"
         (self._port,) = free_ports(1)
+        env = os.environ | {
+            "FABWAFER_NATS_SYSTEM_URL": server.plain_url,
+            "FABWAFER_NATS_SYSTEM_USER": "device-auth",
+            "FABWAFER_NATS_SYSTEM_PASSWORD": DEVICE_AUTH_PASSWORD,
+            "FABWAFER_NATS_URL": server.plain_url,
+            "FABWAFER_NATS_USER": BRIDGE_USER,
+            "FABWAFER_NATS_PASSWORD": BRIDGE_PASSWORD,
+        }
+        argv = [sys.executable, "-m", "fabwafer.cli", "device-auth"]
+        argv += ["--users-file", str(server.users_file), "--log-file", str(server.log_file)]
+        argv += ["--metrics-port", str(self._port), "--replicas", str(replicas)]
+        super().__init__(argv, env, server.directory / "device-auth.log")
 
     def start(self, *, ready: bool = True) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "fabwafer.cli", "device-auth"),
-                    *("--users-file", self._server.users_file, "--log-file", self._server.log_file),
-                    *("--metrics-port", str(self._port), "--replicas", str(self._replicas)),
-                ],
-                env=os.environ
-                | {"FABWAFER_NATS_SYSTEM_URL": self._server.sys_url, "FABWAFER_NATS_URL": self._server.url},
-                stderr=log,
-            )
+        self.spawn()
         if ready:
-            wait_until(self.ready, f"the device-auth was not ready: {self.log()[-5:]}")
+            wait_until(self.ready, f"device-auth was not ready: {self.logged()[-5:]}")
 
     def ready(self) -> bool:
         return self._get("/readyz") is not None
 
     def _get(self, path: str) -> str | None:
         assert self._process is not None
-        assert self._process.poll() is None, f"the device-auth ended: {self._log.read_text()[-3000:]}"
+        assert self._process.poll() is None, f"device-auth ended: {self.last_words()}"
         try:
             with urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=5) as answer:
                 return str(answer.read().decode())
@@ -75,43 +73,31 @@ class DeviceAuthProcess:
             return None
 
     def metric(self, name: str) -> float:
-        """A counter's value, by its name with labels as Prometheus writes them."""
+        """Return a counter's value, by its name with labels as Prometheus writes them."""
         for line in (self._get("/metrics") or "").splitlines():
             if line.startswith(name + " "):
                 return float(line.rpartition(" ")[2])
-        raise AssertionError(f"the device-auth has no metric {name}")
+        raise AssertionError(f"device-auth has no metric {name}")
 
     def dropped(self, reason: str) -> float:
         return self.metric(f'fabwafer_mqtt_dropped_total{{reason="{reason}"}}')
 
-    def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
+    def logged(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
 
-    def stop(self) -> None:
-        """Ends the device-auth in order; one that does not run is left alone."""
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            assert self._process.wait(timeout=20) == 0, "the device-auth did not end in order"
-        finally:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def stop(self) -> int | None:
+        """End device-auth, and check that it ends in order; one that does not run is left alone."""
+        code = super().stop()
+        assert not code, "device-auth did not end in order"
+        return code
 
     def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
-            self._kill()
+            super().stop()
             raise
         return self
-
-    def _kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -119,11 +105,11 @@ class DeviceAuthProcess:
         if kind is None:
             self.stop()
         else:
-            self._kill()
+            super().stop()
 
 
 def describe_system(directory: Path, server: NatsServer) -> None:
-    """Writes what commands find a system by, as if one ran with this server."""
+    """Write the system file that commands read, as if a system ran with this server."""
     nowhere = "http://127.0.0.1:9"
     write_system(
         directory,
@@ -138,7 +124,7 @@ def describe_system(directory: Path, server: NatsServer) -> None:
 
 
 def fabwafer(*arguments: str | Path, data: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command of the command line on a data directory."""
+    """Run a command on a data directory."""
     return subprocess.run(
         [sys.executable, "-m", "fabwafer.cli", *arguments, "--data", data],
         capture_output=True,

@@ -36,13 +36,13 @@ class Device:
         self.client.loop_stop()
 
     def publish(self, topic: str, payload: bytes | str, qos: int = 1) -> bool:
-        """Publishes, and tells whether its PUBACK came (with QoS 0: whether it was sent)."""
+        """Publish, and return whether the PUBACK was received (with QoS 0: whether it was sent)."""
         sent = self.client.publish(topic, payload, qos=qos)
         sent.wait_for_publish(timeout=30)
         return sent.is_published()
 
     def subscribe(self, topic: str) -> None:
-        """Subscribes, and returns when the listener said so."""
+        """Subscribe, and return after the SUBACK."""
         done = threading.Event()
         self.client.on_subscribe = lambda *_: done.set()
         self.client.subscribe(topic, qos=0)

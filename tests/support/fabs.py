@@ -1,4 +1,4 @@
-"""A fab for tests: a server with its device-auth, and devices that come and go."""
+"""A fab for tests: a server with device-auth, and devices that connect to it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +20,7 @@ NOT_AUTHORIZED = 5
 
 
 class Fab:
-    """A server with its device-auth, and a connection with the bridge's rights; what was dropped counts from 0 here."""
+    """A server with device-auth, and a connection with the bridge's rights; counts of drops start at 0."""
 
     def __init__(self, server: NatsServer, device_auth: DeviceAuthProcess, bus: Client, devices: Devices) -> None:
         self.server = server
@@ -28,7 +28,7 @@ class Fab:
         self.bus = bus
         self.devices = devices
         self._dropped_before = {reason: device_auth.dropped(reason) for reason in REASONS}
-        self._logged_before = len(device_auth.log())
+        self._logged_before = len(device_auth.logged())
 
     async def add(self, camera: str) -> Credentials:
         credentials = await self.devices.add("faba", camera)
@@ -48,17 +48,17 @@ class Fab:
         return self.device_auth.dropped(reason) - self._dropped_before[reason]
 
     def log(self) -> list[dict[str, Any]]:
-        return self.device_auth.log()[self._logged_before :]
+        return self.device_auth.logged()[self._logged_before :]
 
     async def stored(self) -> list[str]:
-        """The subjects in the stream that keeps what devices publish, for as long as nobody takes them."""
+        """Return the subjects in the stream that stores what devices publish, before they are consumed."""
         info = await self.bus.jetstream().stream_info("$MQTT_msgs", subjects_filter=">")
         return sorted(info.state.subjects or {})
 
 
 @pytest_asyncio.fixture
 async def fab(nats_server: NatsServer) -> AsyncIterator[Fab]:
-    """Everything fresh."""
+    """A new server with a new device-auth."""
     await make_streams(nats_server.url)
     with DeviceAuthProcess(nats_server) as device_auth:
         bus = await nats.connect(nats_server.url)
@@ -76,7 +76,7 @@ def server_with_device_auth(tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest_asyncio.fixture
 async def shared_fab(server_with_device_auth: tuple[NatsServer, DeviceAuthProcess]) -> AsyncIterator[Fab]:
-    """A server and a device-auth that other tests use as well, without devices and messages."""
+    """A server and a device-auth shared with other tests, without devices and messages."""
     server, device_auth = server_with_device_auth
     bus = await nats.connect(server.url)
     await bus.jetstream().purge_stream("$MQTT_msgs")

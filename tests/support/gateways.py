@@ -1,4 +1,4 @@
-"""The gateway for tests: between a real Mosquitto and a bus with an intake on it, and cameras on the other broker."""
+"""The gateway for tests, between a real Mosquitto with cameras and a bus with an intake."""
 
 import asyncio
 import os
@@ -14,8 +14,9 @@ from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 from fabwafer.messages.bodies import Image
 from fabwafer_bridge import dead_letters, streams
+from fabwafer_local.ports import free_ports
 from tests.support.mosquitto import Mosquitto, Publisher
-from tests.support.nats_servers import NatsServer, free_ports
+from tests.support.nats_servers import NatsServer
 from tests.support.running import Bridge, _Process, answers, wait_until
 
 FILE = encode(sample(0, 1)[0][1])
@@ -38,11 +39,11 @@ class Gateway(_Process):
         self.url = f"http://127.0.0.1:{port}"
 
     def metric(self, result: str) -> float:
-        """How many messages had this result."""
+        """Return how many messages had this result."""
         return Bridge.metric(self, "fabwafer_messages_total", consumer="gateway", result=result)  # type: ignore[arg-type]
 
     def start(self) -> Self:
-        """Starts it, and waits until it carries messages."""
+        """Start it, and wait until it carries messages."""
         self.spawn()
         wait_until(lambda: answers(f"{self.url}/readyz"), f"the gateway: {self.last_words()}")
         return self
@@ -77,7 +78,7 @@ def gateway(mosquitto: Mosquitto, bus: NatsServer, tmp_path: Path) -> Iterator[G
 
 @pytest.fixture
 def camera(mosquitto: Mosquitto) -> Iterator[Publisher]:
-    """A camera on the other broker."""
+    """A camera on the external broker."""
     publisher = Publisher(mosquitto)
     yield publisher
     publisher.close()
@@ -93,7 +94,7 @@ def publish_images(camera: Publisher, first: int, count: int) -> None:
 
 
 def in_stream(bus: NatsServer, stream: str = streams.IMAGES) -> dict[str, int]:
-    """How many messages a stream holds, by the last part of their subject."""
+    """Return how many messages a stream holds, by the last part of their subject."""
 
     async def ask() -> dict[str, int]:
         client = await nats.connect(bus.url)

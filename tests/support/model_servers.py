@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from fabwafer.maps.grid import FAILED, PASSED
 from fabwafer.maps.wafermap import encode
 from fabwafer_local import torchserve
+from fabwafer_local.ports import free_ports
 from tests.support import tiny_models
-from tests.support.nats_servers import free_ports
 from tests.support.running import ModelServer, _Process, wait_until
 
 _CHECKOUT = Path(__file__).parents[2]

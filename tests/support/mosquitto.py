@@ -13,7 +13,7 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from tests.support.nats_servers import free_ports
+from fabwafer_local.ports import free_ports
 
 GUIDE: Final = Path(__file__).parents[2] / "docs" / "gateway.md"
 LOCATION = "persistence_location"
@@ -21,22 +21,22 @@ START_SECONDS = 30
 
 
 def program() -> str | None:
-    """The program; Debian puts it where not every user's PATH looks."""
+    """Return the program, which Debian installs outside of some users' PATH."""
     return shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin")
 
 
 def guides_configuration() -> str:
-    """What the guide tells people to put into mosquitto.conf."""
+    """Return the lines of mosquitto.conf that the guide gives."""
     [block] = re.findall(r"^```conf\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
     return str(block)
 
 
 class Mosquitto:
-    """A broker in a directory of its own; it keeps its port and its messages over stop, kill and start.
+    """A broker in a directory of its own; its port and its messages survive stop, kill and start.
 
     Args:
-        directory: Holds its configuration, log, and what it keeps.
-        configuration: Lines of mosquitto.conf; the place where messages are kept is put below `directory`.
+        directory: Holds its configuration, log and messages.
+        configuration: Lines of mosquitto.conf; messages are stored below `directory`.
         listener: More lines for the listener, such as certificates.
     """
 
@@ -57,7 +57,7 @@ class Mosquitto:
         return f"mqtt://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Starts it, and waits until it takes connections."""
+        """Start it, and wait until it takes connections."""
         path = program()
         assert path is not None
         before = self._times_started()
@@ -74,14 +74,14 @@ class Mosquitto:
         return self.log.read_text().count(" running") if self.log.exists() else 0
 
     def stop(self) -> None:
-        """Ends it in order: it saves what it holds. One that does not run is left alone."""
+        """End it in order, so that it saves its messages; one that does not run is left alone."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(timeout=START_SECONDS)
             self._process = None
 
     def kill(self) -> None:
-        """Ends it like a power cut would."""
+        """Kill it, like a power cut."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
@@ -98,7 +98,7 @@ class Mosquitto:
 
 
 class Publisher:
-    """A camera on the broker: sends with QoS 1, and again whatever got no acknowledgement."""
+    """A camera on the broker: it publishes with QoS 1, and again what was not acknowledged."""
 
     def __init__(self, broker: Mosquitto) -> None:
         self._client = Client(CallbackAPIVersion.VERSION2, client_id="camera", clean_session=False)
@@ -113,19 +113,19 @@ class Publisher:
         self.acknowledged += 1
 
     def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
-        """Hands a message over; it waits here until the broker takes it."""
+        """Publish a message, or queue it until the broker accepts it."""
         code = self._client.publish(topic, payload, qos=qos).rc
         assert code in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN}, code
 
     def close(self) -> None:
-        """Leaves."""
+        """Disconnect."""
         self._client.disconnect()
         self._client.loop_stop()
 
 
 @pytest.fixture
 def needs_mosquitto() -> None:
-    """Skips where there is no Mosquitto."""
+    """Skip the test where there is no Mosquitto."""
     if program() is None:
         pytest.skip("needs Mosquitto: install the Debian package mosquitto")
 

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -14,9 +13,10 @@ from typing import Final, Self
 import bcrypt
 import pytest
 
-from fabwafer_bridge.device_auth import user_line
 from fabwafer_bridge.devices import BCRYPT_COST, Device
+from fabwafer_bridge.users_file import user_line
 from fabwafer_local import nats
+from fabwafer_local.ports import free_ports
 
 BRIDGE_USER: Final = "bridge"
 BRIDGE_PASSWORD: Final = "12k-bridge-for-tests"  # a number to the server, were it not quoted
@@ -24,20 +24,8 @@ DEVICE_AUTH_PASSWORD: Final = "device-auth-for-tests"
 START_SECONDS: Final = 30
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at this moment; all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
 class NatsServer:
-    """A nats-server in a directory of its own; it keeps its ports and its streams over kill, stop and start."""
+    """A nats-server in a directory of its own; its ports and its streams survive kill, stop and start."""
 
     def __init__(
         self,
@@ -72,9 +60,9 @@ class NatsServer:
         return f"nats://{BRIDGE_USER}:{BRIDGE_PASSWORD}@127.0.0.1:{self.client_port}"
 
     @property
-    def sys_url(self) -> str:
-        """The device-auth's address in the system account, credentials included."""
-        return f"nats://device-auth:{DEVICE_AUTH_PASSWORD}@127.0.0.1:{self.client_port}"
+    def plain_url(self) -> str:
+        """The server's address, without credentials."""
+        return f"nats://127.0.0.1:{self.client_port}"
 
     @property
     def mqtt_url(self) -> str:
@@ -83,12 +71,12 @@ class NatsServer:
 
     @property
     def log_file(self) -> Path:
-        """What the server logs to."""
+        """The server's log."""
         return self.directory / nats.LOG_FILE
 
     @property
     def users_file(self) -> Path:
-        """The users of the account FAB."""
+        """The file with the users of the account FAB."""
         return self.directory / nats.USERS_FILE
 
     @property
@@ -103,7 +91,7 @@ class NatsServer:
         return self._process is not None and self._process.poll() is None
 
     def start(self, *, wait: bool = True) -> None:
-        """Starts the server on its ports; `wait` until it takes connections."""
+        """Start the server on its ports, and `wait` until it takes connections."""
         assert not self.running, "the server runs already"
         self._process = subprocess.Popen(
             [nats.binary(), "-c", self.config],
@@ -118,7 +106,7 @@ class NatsServer:
             self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Waits until the server takes connections.
+        """Wait until the server takes connections.
 
         Raises:
             RuntimeError: It ended, or took none for half a minute; the text has the end of its log.
@@ -136,13 +124,13 @@ class NatsServer:
         return words
 
     def kill(self) -> None:
-        """Ends the server like a power cut would: SIGKILL."""
+        """Kill the server with SIGKILL, like a power cut."""
         assert self._process is not None
         self._process.kill()
         self._reap()
 
     def stop(self) -> None:
-        """Ends the server in order; a server that does not run is left alone."""
+        """End the server in order; a server that does not run is left alone."""
         if self._process is None:
             return
         self._process.terminate()
@@ -159,12 +147,12 @@ class NatsServer:
             self._process.stderr.close()
 
     def restart(self) -> None:
-        """Starts the server again, on the same ports and streams."""
+        """Start the server again, on the same ports and streams."""
         self.stop()
         self.start()
 
     def reload(self) -> None:
-        """Makes the server read its configuration again, and waits until it has said so."""
+        """Have the server read its configuration again, and wait until it has."""
         before = self.log_file.read_text().count("Reloaded server configuration")
         subprocess.run([nats.binary(), "--signal", f"reload={self.pid}"], check=True, capture_output=True)
         deadline = time.monotonic() + START_SECONDS
@@ -193,7 +181,7 @@ class NatsServer:
 
 
 class NatsCluster:
-    """Three nats-servers on loopback that hold each stream three times."""
+    """Three nats-servers on loopback that store each stream three times."""
 
     def __init__(self, directory: Path, *, sync_interval: str = "always") -> None:
         routes = free_ports(3)
@@ -213,7 +201,7 @@ class NatsCluster:
         return [server.url for server in self.servers]
 
     def server_named(self, name: str) -> NatsServer:
-        """The server that JetStream calls `name`, for example as a stream's leader."""
+        """Return a server by the name that JetStream uses, for example for a stream's leader."""
         return next(server for server in self.servers if server.server_name == name)
 
     def __enter__(self) -> Self:
@@ -229,7 +217,7 @@ class NatsCluster:
         return self
 
     def wait_for_meta_leader(self) -> None:
-        """Waits until every running server says that its JetStream is in order."""
+        """Wait until JetStream is healthy on every running server."""
         deadline = time.monotonic() + START_SECONDS
         for server in self.servers:
             while server.running and not _healthy(server.monitor_port):
@@ -238,7 +226,7 @@ class NatsCluster:
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ends all three."""
+        """End all three."""
         for server in self.servers:
             server.stop()
 
@@ -260,7 +248,7 @@ def _healthy(monitor_port: int) -> bool:
 
 
 def add_device(servers: NatsServer | Iterable[NatsServer], fab: str, camera: str) -> tuple[str, str]:
-    """Gives a device credentials without a device-auth: writes the users files itself and has them read.
+    """Give a device credentials without device-auth: write the users files and have the servers read them.
 
     A test that does so makes `$MQTT_msgs` first where it needs its limits: the server makes it for the first device.
 

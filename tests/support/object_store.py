@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.nats_servers import free_ports
+from fabwafer_local.ports import free_ports
 
 START_SECONDS: Final = 60
 _KEY: Final = "fabwafer"

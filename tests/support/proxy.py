@@ -1,4 +1,4 @@
-"""A model server that fails on some images: the real one, with something in front of it."""
+"""A proxy in front of the real model server that makes it fail on some images."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from aiohttp import web
 
 
 class Proxy:
-    """In front of the real model server: fails each request that holds a poisoned image, as a crash in it would."""
+    """Fails each request that holds a poisoned image, as a crash of the model server would."""
 
     def __init__(self, target: str) -> None:
         self.poison: set[str] = set()

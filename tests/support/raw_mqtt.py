@@ -1,4 +1,4 @@
-"""An MQTT 3.1.1 client that sends whatever it is told, also what well-behaved libraries refuse to send."""
+"""An MQTT 3.1.1 client that sends anything, including what libraries refuse to send."""
 
 import contextlib
 import socket
@@ -25,18 +25,20 @@ class Will:
 
 @dataclass(frozen=True)
 class Packet:
-    """What the server sent: `body` begins with the packet's first byte and has no length."""
+    """A packet of the server; `body` is its first byte and what follows the length."""
 
     kind: int
     body: bytes
 
 
-def _text(value: str | bytes) -> bytes:
+def text(value: str | bytes) -> bytes:
+    """Encode a string for MQTT: its length and its bytes."""
     data = value if isinstance(value, bytes) else value.encode()
     return struct.pack("!H", len(data)) + data
 
 
-def _packet(first: int, body: bytes) -> bytes:
+def packet(first: int, body: bytes) -> bytes:
+    """Encode a packet from its first byte and what follows the length."""
     length, left = b"", len(body)
     while True:
         left, low = divmod(left, 128)
@@ -46,7 +48,7 @@ def _packet(first: int, body: bytes) -> bytes:
 
 
 class RawMqtt:
-    """A connection; `connack` is the code that the server answered, None where it closed instead."""
+    """A connection; `connack` is the server's return code, None where it closed the connection."""
 
     def __init__(
         self,
@@ -64,12 +66,12 @@ class RawMqtt:
         self._packet_id = 0
         self.received: list[tuple[str, bytes]] = []
         flags = (0x02 if clean else 0) | (0x80 if user else 0) | (0x40 if password else 0)
-        body = _text(client_id)
+        body = text(client_id)
         if will is not None:
             flags |= 0x04 | will.qos << 3 | (0x20 if will.retain else 0)
-            body += _text(will.topic) + _text(will.payload)
-        body += (_text(user) if user else b"") + (_text(password) if password else b"")
-        self._send(_packet(0x10, _text("MQTT") + bytes([level, flags]) + struct.pack("!H", 60) + body))
+            body += text(will.topic) + text(will.payload)
+        body += (text(user) if user else b"") + (text(password) if password else b"")
+        self._send(packet(0x10, text("MQTT") + bytes([level, flags]) + struct.pack("!H", 60) + body))
         answer = self._read()
         self.connack = answer.body[2] if answer is not None and answer.kind == CONNACK else None
 
@@ -79,7 +81,7 @@ class RawMqtt:
             self._socket.sendall(data)
 
     def _read(self) -> Packet | None:
-        """The next packet, or None when the server has closed the connection."""
+        """Return the next packet, or None when the server has closed the connection."""
         try:
             first = self._exactly(1)
             length = shift = 0
@@ -103,48 +105,48 @@ class RawMqtt:
         return data
 
     def _await(self, kind: int) -> Packet | None:
-        """The next packet of a kind; messages that come before it are kept in `received`."""
-        while (packet := self._read()) is not None and packet.kind != kind:
-            if packet.kind == PUBLISH:
-                self._keep(packet.body)
-        return packet
+        """Return the next packet of a kind; messages before it are added to `received`."""
+        while (received := self._read()) is not None and received.kind != kind:
+            if received.kind == PUBLISH:
+                self._keep(received.body)
+        return received
 
     def _keep(self, body: bytes) -> None:
         qos = body[0] >> 1 & 3
         (length,) = struct.unpack("!H", body[1:3])
         topic, rest = body[3 : 3 + length].decode(), body[3 + length :]
         if qos:
-            self._send(_packet(0x40, rest[:2]))
+            self._send(packet(0x40, rest[:2]))
             rest = rest[2:]
         self.received.append((topic, rest))
 
     def publish(self, topic: str | bytes, payload: bytes = b"x", *, qos: int = 1, retain: bool = False) -> bool:
-        """Publishes; with QoS 1 it waits for the PUBACK. False when the server closed the connection instead."""
+        """Publish, and wait for the PUBACK of QoS 1; return False when the server closed the connection."""
         self._packet_id = self._packet_id % 65535 + 1
-        body = _text(topic) + (struct.pack("!H", self._packet_id) if qos else b"") + payload
-        self._send(_packet(0x30 | qos << 1 | retain, body))
+        body = text(topic) + (struct.pack("!H", self._packet_id) if qos else b"") + payload
+        self._send(packet(0x30 | qos << 1 | retain, body))
         return self._await(PUBACK) is not None if qos else self.alive()
 
     def subscribe(self, topic_filter: str, qos: int = 0) -> bool:
-        """Subscribes; False when the server refused, or closed the connection."""
-        self._send(_packet(0x82, struct.pack("!H", 1) + _text(topic_filter) + bytes([qos])))
+        """Subscribe; return False when the server refused, or closed the connection."""
+        self._send(packet(0x82, struct.pack("!H", 1) + text(topic_filter) + bytes([qos])))
         answer = self._await(SUBACK)
         return answer is not None and answer.body[3] < 0x80
 
     def send(self, data: bytes) -> None:
-        """Sends bytes as they are."""
+        """Send bytes as they are."""
         self._send(data)
 
     def alive(self) -> bool:
-        """Whether the server answers a ping; by then everything it sent before has been received."""
-        self._send(_packet(0xC0, b""))
+        """Return whether the server answers a ping; all that it sent before is received by then."""
+        self._send(packet(0xC0, b""))
         return self._await(PINGRESP) is not None
 
     def drop(self) -> None:
-        """Closes without a DISCONNECT, so that the server publishes the will."""
+        """Close without a DISCONNECT, so that the server publishes the will."""
         self._socket.close()
 
     def close(self) -> None:
-        """Ends the connection in order."""
-        self._send(_packet(0xE0, b""))
+        """Disconnect in order."""
+        self._send(packet(0xE0, b""))
         self._socket.close()

@@ -17,8 +17,8 @@ import pytest
 
 from fabwafer.models.card import default_model
 from fabwafer_local import torchserve
+from fabwafer_local.ports import free_ports
 from fabwafer_local.supervisor import end_session
-from tests.support.nats_servers import free_ports
 
 PATIENCE = 90.0
 """Seconds after which a test that waits for progress gives up; nothing is measured by it."""

@@ -1,48 +1,46 @@
-"""`fabwafer dead-letters`: what was refused for ever, and sending it again."""
+"""`fabwafer dead-letters`: lists messages that can never succeed, and sends them again."""
 
-import asyncio
 import json
-from collections.abc import Callable, Coroutine
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fabwafer.commands.system import SystemNotFoundError, address
+from fabwafer.commands.app import Commands
+from fabwafer.commands.connections import open_bus
+from fabwafer.commands.options import Data, Json
+from fabwafer.errors import FabwaferError
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
 
-app = typer.Typer(invoke_without_command=True)
+app = Commands(invoke_without_command=True)
 
-Data = Annotated[Path | None, typer.Option(help="The system's data directory.")]
+
+class UnknownDeadLetterError(FabwaferError):
+    """No dead letter has one of the ids given. The text names them."""
 
 
 @app.callback()
-def dead_letters(
-    context: typer.Context,
-    data: Data = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-) -> None:
-    """List what was refused for ever, oldest first, with the reason."""
+async def dead_letters(context: typer.Context, data: Data = None, as_json: Json = False) -> None:
+    """List the messages that were refused for good, oldest first, with the reason."""
     context.obj = (data, as_json)
     if context.invoked_subcommand is None:
-        _on_bus(data, lambda js: _list(js, as_json))
+        async with open_bus(data) as bus:
+            await _list(bus.jetstream(), as_json)
 
 
 @app.command()
-def replay(
+async def replay(
     context: typer.Context,
-    ids: Annotated[
-        list[int] | None, typer.Argument(min=1, help="Ids from the list; all of them where none is named.")
-    ] = None,
+    ids: Annotated[list[int] | None, typer.Argument(min=1, help="Ids from the list; default: all.")] = None,
     data: Data = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Send dead letters on their way again, after what was wrong is mended."""
+    """Send dead letters again, after the cause is mended."""
     outer_data, outer_json = context.obj
-    _on_bus(data or outer_data, lambda js: _replay(js, ids, as_json or outer_json))
+    async with open_bus(data or outer_data) as bus:
+        await _replay(bus.jetstream(), ids, as_json or outer_json)
 
 
 async def _list(js: "JetStreamContext", as_json: bool) -> None:
@@ -61,9 +59,8 @@ async def _list(js: "JetStreamContext", as_json: bool) -> None:
             print(json.dumps(asdict(letter)))
         else:
             when = letter.time[:19].replace("T", " ")
-            table.add_row(
-                str(letter.id), when, escape(letter.subject), escape(f"{letter.reason} ({letter.size} bytes)")
-            )
+            reason = f"{letter.reason} ({letter.size} bytes)"
+            table.add_row(str(letter.id), when, escape(letter.subject), escape(reason))
     if not as_json:
         Console().print(table if table.row_count else "No dead letters.")
 
@@ -87,23 +84,4 @@ async def _replay(js: "JetStreamContext", ids: list[int] | None, as_json: bool) 
     if not wanted and not as_json:
         print("No dead letters.")
     if missing:
-        raise SystemExit(f"no dead letter has the id {', '.join(map(str, missing))}")
-
-
-def _on_bus(data: Path | None, work: "Callable[[JetStreamContext], Coroutine[Any, Any, None]]") -> None:
-    import nats
-    from nats.errors import Error as NatsError
-
-    async def run() -> None:
-        client = await nats.connect(address("nats_url", data).split(","), allow_reconnect=False, connect_timeout=5)
-        try:
-            await work(client.jetstream())
-        finally:
-            await client.close()
-
-    try:
-        asyncio.run(run())
-    except SystemNotFoundError as error:
-        raise SystemExit(str(error)) from None
-    except (NatsError, OSError) as error:
-        raise SystemExit(f"the bus did not answer: {error!r}") from None
+        raise UnknownDeadLetterError(f"no dead letter has the id {', '.join(map(str, missing))}")

@@ -4,105 +4,117 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
 import typer
 
-from fabwafer.commands.system import SystemNotFoundError, address, wait_for
+from fabwafer.commands.app import Commands
+from fabwafer.commands.connections import BusUnavailableError, open_bus
+from fabwafer.commands.options import Data, Json
+from fabwafer.commands.system import SystemNotFoundError, address
 
 if TYPE_CHECKING:
-    from nats.aio.client import Client
-
     from fabwafer_bridge.devices import Credentials, Devices
 
-app = typer.Typer(no_args_is_help=True, help="Add, list, rotate and revoke the credentials of devices.")
+app = Commands(no_args_is_help=True, help="Add, list, rotate and revoke the credentials of devices.")
 
 WAIT_SECONDS: Final = 60.0
-"""How long a system that is just starting is waited for."""
+"""How long a command waits for a system that is just starting."""
+TRY_EVERY: Final = 0.2
 
 Fab = Annotated[str, typer.Argument(help="The fab: letters, digits, '_' and '-'.")]
 Camera = Annotated[str, typer.Argument(help="The camera: letters, digits, '_' and '-'.")]
-Data = Annotated[Path | None, typer.Option(help="The system's data directory.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """The time that a command has."""
+
+    until: float
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return max(0.0, self.until - time.monotonic())
 
 
 @app.command()
-def add(fab: Fab, camera: Camera, data: Data = None, as_json: Json = False) -> None:
+async def add(fab: Fab, camera: Camera, data: Data = None, as_json: Json = False) -> None:
     """Give a new device credentials, and return when they work."""
-    _give(lambda devices: devices.add(fab, camera), data, as_json)
+    async with _open_devices(data) as (devices, patience):
+        listener = address("mqtt_url", data)
+        await _hand_over(devices, await devices.add(fab, camera), listener, patience, as_json)
 
 
 @app.command()
-def rotate(fab: Fab, camera: Camera, data: Data = None, as_json: Json = False) -> None:
+async def rotate(fab: Fab, camera: Camera, data: Data = None, as_json: Json = False) -> None:
     """Give a device a new password, and return when it works and the old one does not."""
-    _give(lambda devices: devices.rotate(fab, camera), data, as_json)
+    async with _open_devices(data) as (devices, patience):
+        listener = address("mqtt_url", data)
+        await _hand_over(devices, await devices.rotate(fab, camera), listener, patience, as_json)
 
 
 @app.command()
-def revoke(fab: Fab, camera: Camera, data: Data = None, as_json: Json = False) -> None:
+async def revoke(fab: Fab, camera: Camera, data: Data = None, as_json: Json = False) -> None:
     """End a device's credentials and its connection."""
-
-    async def work(devices: "Devices", left: Callable[[], float]) -> None:
+    async with _open_devices(data) as (devices, patience):
         await devices.revoke(fab, camera)
-        await devices.until_applied(left())
-        user = f"{fab}.{camera}"
-        if as_json:
-            print(json.dumps({"user": user}))
-        else:
-            print(f"{user} may not connect any more.", file=sys.stderr)
-
-    _with_devices(data, work)
+        await devices.until_applied(patience.left)
+    user = f"{fab}.{camera}"
+    if as_json:
+        print(json.dumps({"user": user}))
+    else:
+        print(f"{user} may not connect any more.", file=sys.stderr)
 
 
 @app.command(name="list")
-def list_(data: Data = None, as_json: Json = False) -> None:
+async def list_(data: Data = None, as_json: Json = False) -> None:
     """List the devices that may connect."""
-
-    async def work(devices: "Devices", _: Callable[[], float]) -> None:
+    async with _open_devices(data) as (devices, _):
         listed = await devices.all()
-        if as_json:
-            for device in listed:
-                shown = {"user": device.user, "fab": device.fab, "camera": device.camera, "created": device.created}
-                print(json.dumps(shown))
-            return
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table("user", "fab", "camera", "created")
+    if as_json:
         for device in listed:
-            created = datetime.fromtimestamp(device.created / 1000, UTC)
-            table.add_row(device.user, device.fab, device.camera, f"{created:%Y-%m-%d %H:%M:%S} UTC")
-        Console().print(table if table.row_count else "No devices.")
+            shown = {"user": device.user, "fab": device.fab, "camera": device.camera, "created": device.created}
+            print(json.dumps(shown))
+        return
+    from rich.console import Console
+    from rich.table import Table
 
-    _with_devices(data, work)
-
-
-def _give(change: "Callable[[Devices], Coroutine[Any, Any, Credentials]]", data: Path | None, as_json: bool) -> None:
-    async def work(devices: "Devices", left: Callable[[], float]) -> None:
-        host, port = _host_and_port(address("mqtt_url", data))
-        credentials = await change(devices)
-        await devices.until_applied(left())
-        await _until_let_in(host, port, credentials, left)
-        if as_json:
-            print(credentials.model_dump_json())
-            return
-        fab, camera = credentials.user.split(".")
-        print(
-            f"user      {credentials.user}\n"
-            f"password  {credentials.password}\n\n"
-            "The password is shown only now; a new one comes with `fabwafer device rotate`. To try it:\n\n"
-            f"  mosquitto_pub -h {host} -p {port} -u {credentials.user} -P {credentials.password} -q 1 \\\n"
-            f"    -t fabwafer/{fab}/{camera}/img/1 -f message.json"
-        )
-
-    _with_devices(data, work)
+    table = Table("user", "fab", "camera", "created")
+    for device in listed:
+        created = datetime.fromtimestamp(device.created / 1000, UTC)
+        table.add_row(device.user, device.fab, device.camera, f"{created:%Y-%m-%d %H:%M:%S} UTC")
+    Console().print(table if table.row_count else "No devices.")
 
 
-async def _until_let_in(host: str, port: int, credentials: "Credentials", left: Callable[[], float]) -> None:
+async def _hand_over(
+    devices: "Devices", credentials: "Credentials", listener: str, patience: Patience, as_json: bool
+) -> None:
+    """Print credentials as soon as they work."""
+    parts = urlsplit(listener)
+    host, port = parts.hostname or "127.0.0.1", parts.port or 1883
+    await devices.until_applied(patience.left)
+    await _until_accepted(host, port, credentials, patience)
+    if as_json:
+        print(credentials.model_dump_json())
+        return
+    fab, camera = credentials.user.split(".")
+    print(
+        f"user      {credentials.user}\n"
+        f"password  {credentials.password}\n\n"
+        "The password is shown only now; `fabwafer device rotate` makes a new one. To try it:\n\n"
+        f"  mosquitto_pub -h {host} -p {port} -u {credentials.user} -P {credentials.password} -q 1 \\\n"
+        f"    -t fabwafer/{fab}/{camera}/img/1 -f message.json"
+    )
+
+
+async def _until_accepted(host: str, port: int, credentials: "Credentials", patience: Patience) -> None:
     import secrets
 
     import aiomqtt
@@ -121,76 +133,34 @@ async def _until_let_in(host: str, port: int, credentials: "Credentials", left: 
             ):
                 return
         except aiomqtt.MqttError as error:
-            if left() <= 0:
+            if not patience.left:
                 raise DeviceError(
-                    f"the credentials of {credentials.user} are stored, but mqtt://{host}:{port} does not let them in "
+                    f"the credentials of {credentials.user} are stored, but mqtt://{host}:{port} does not accept them "
                     f"({error}): once it does, get a new password with `fabwafer device rotate`"
                 ) from None
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(TRY_EVERY)
 
 
-def _host_and_port(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return parts.hostname or "127.0.0.1", parts.port or 1883
-
-
-def _with_devices(
-    data: Path | None, work: "Callable[[Devices, Callable[[], float]], Coroutine[Any, Any, None]]"
-) -> None:
-    """Runs something on the registry of the system, waiting for one that is just starting.
-
-    The second argument of `work` tells how many seconds of that time are left.
-    """
-    from nats.errors import Error as NatsError
-
-    from fabwafer_bridge.devices import DeviceError, DevicesUnavailableError
-
-    deadline = time.monotonic() + WAIT_SECONDS
-
-    def left() -> float:
-        return max(0.0, deadline - time.monotonic())
-
-    async def run(url: str) -> None:
-        client, devices = await _opened(url, left)
-        try:
-            await work(devices, left)
-        finally:
-            await client.close()
-
-    try:
-        asyncio.run(run(_bus_url(data)))
-    except (SystemNotFoundError, DeviceError, DevicesUnavailableError) as error:
-        raise SystemExit(str(error)) from None
-    except (NatsError, OSError) as error:
-        raise SystemExit(f"the bus did not answer: {error!r}") from None
-
-
-def _bus_url(data: Path | None) -> str:
-    try:
-        return address("nats_url", data)
-    except SystemNotFoundError as error:
-        print(f"{error}; waiting for it for {WAIT_SECONDS:.0f} s", file=sys.stderr)
-    return wait_for(lambda: address("nats_url", data), WAIT_SECONDS)
-
-
-async def _opened(url: str, left: Callable[[], float]) -> "tuple[Client, Devices]":
-    """Connects to the bus and opens the registry, as soon as both are there."""
-    import nats
+@asynccontextmanager
+async def _open_devices(data: Path | None) -> "AsyncIterator[tuple[Devices, Patience]]":
+    """Open the registry of devices, waiting for a system that is just starting."""
     from nats.errors import Error as NatsError
 
     from fabwafer_bridge.devices import Devices, DevicesUnavailableError
 
-    async def quiet(_: Exception) -> None:
-        """What goes wrong is raised where it is asked for."""
-
+    patience = Patience(time.monotonic() + WAIT_SECONDS)
+    announced = False
     while True:
-        client = None
-        try:
-            client = await nats.connect(url.split(","), allow_reconnect=False, connect_timeout=5, error_cb=quiet)
-            return client, await Devices.open(client)
-        except (NatsError, OSError, DevicesUnavailableError):
-            if client is not None:
-                await client.close()
-            if left() <= 0:
-                raise
-            await asyncio.sleep(0.2)
+        async with AsyncExitStack() as stack:
+            try:
+                devices = await Devices.open(await stack.enter_async_context(open_bus(data)))
+            except (SystemNotFoundError, BusUnavailableError, DevicesUnavailableError, NatsError) as error:
+                if not patience.left:
+                    raise
+                if isinstance(error, SystemNotFoundError) and not announced:
+                    print(f"{error}; waiting for it for {WAIT_SECONDS:.0f} s", file=sys.stderr)
+                    announced = True
+            else:
+                yield devices, patience
+                return
+        await asyncio.sleep(TRY_EVERY)

@@ -9,38 +9,45 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fabwafer.commands.system import CAMERA_FILE, SystemNotFoundError, address, data_directory
+from fabwafer.commands.app import Commands
+from fabwafer.commands.options import Data, Json
+from fabwafer.commands.system import CAMERA_FILE, address, data_directory
+from fabwafer.errors import FabwaferError
 
 if TYPE_CHECKING:
     from fabwafer.messages.bodies import Image
     from fabwafer_edge.camera import Camera, Credentials
 
-app = typer.Typer()
+app = Commands()
+
+
+class NothingSentError(FabwaferError):
+    """The images cannot be sent as asked for. The text says why; none was sent."""
 
 
 @app.command()
-def send(
+async def send(
     images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files.")],
-    fab: Annotated[str | None, typer.Option(help="The camera's fab.")] = None,
-    camera: Annotated[str | None, typer.Option(help="The camera's name.")] = None,
+    fab: Annotated[str | None, typer.Option(help="The camera's fab; default: the user's.")] = None,
+    camera: Annotated[str | None, typer.Option(help="The camera's name; default: the user's.")] = None,
     user: Annotated[str | None, typer.Option(envvar="FABWAFER_DEVICE_USER", help="From `fabwafer device add`.")] = None,
-    password: Annotated[str | None, typer.Option(envvar="FABWAFER_DEVICE_PASSWORD", help="The same.")] = None,
-    rate: Annotated[float | None, typer.Option(min=0.01, help="Images a second; default: as fast as they go.")] = None,
+    password: Annotated[str | None, typer.Option(envvar="FABWAFER_DEVICE_PASSWORD", help="Its password.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.01, help="Images a second; default: as fast as possible.")] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for predictions.")] = 10.0,
-    data: Annotated[Path | None, typer.Option(help="The system's data directory.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    data: Data = None,
+    as_json: Json = False,
 ) -> None:
-    """Publish image files over MQTT as a camera, and show what the model says of them."""
-    from fabwafer_edge.camera import Camera, CameraRefusedError
+    """Publish image files over MQTT as a camera, and show the model's predictions.
 
-    try:
-        credentials = _credentials(fab, camera, user, password, data)
-        mqtt = address("mqtt_url", data)
-        messages = _messages(images, credentials)
-        ok = asyncio.run(_send(Camera(mqtt, credentials), messages, rate, wait, as_json))
-    except (SystemNotFoundError, CameraRefusedError, OSError, ValueError) as error:
-        raise SystemExit(str(error)) from None
-    if not ok:
+    Exits with 0 when all images are stored, 1 when one is not, 2 for a wrong option, 3 when the listener refuses the
+    user.
+    """
+    from fabwafer_edge.camera import Camera
+
+    credentials = _credentials(fab, camera, user, password, data)
+    listener = address("mqtt_url", data)
+    messages = _messages(images, credentials)
+    if not await _send(Camera(listener, credentials), messages, rate, wait, as_json):
         raise typer.Exit(1)
 
 
@@ -51,16 +58,18 @@ def _credentials(
 
     if user is not None or password is not None:
         if not (user and password):
-            raise ValueError(
+            raise NothingSentError(
                 "expected a user and a password together (--user or FABWAFER_DEVICE_USER, --password or "
                 f"FABWAFER_DEVICE_PASSWORD), got only a {'user' if user else 'password'}; nothing was sent"
             )
         own_fab, dot, own_camera = user.partition(".")
         if not (own_fab and dot and own_camera) or "." in own_camera:
-            raise ValueError(f"expected a user FAB.CAMERA from `fabwafer device add`, got {user!r}; nothing was sent")
-        # The listener acknowledges what a device publishes for another and drops it: nobody would notice.
+            raise NothingSentError(
+                f"expected a user FAB.CAMERA from `fabwafer device add`, got {user!r}; nothing was sent"
+            )
+        # The listener acknowledges what a device publishes under another's name and drops it: nobody would notice.
         if (fab or own_fab, camera or own_camera) != (own_fab, own_camera):
-            raise ValueError(
+            raise NothingSentError(
                 f"the user {user!r} may only send as --fab {own_fab} --camera {own_camera}, "
                 f"got --fab {fab or own_fab} --camera {camera or own_camera}; nothing was sent"
             )
@@ -70,19 +79,21 @@ def _credentials(
     known = json.loads(own.read_text()) if local and own.exists() else None
     if known is None or (fab or known["fab"]) != known["fab"] or (camera or known["camera"]) != known["camera"]:
         name = f"{fab or 'FAB'} {camera or 'CAMERA'}"
-        raise ValueError(f"expected --user and --password: get them with `fabwafer device add {name}`")
+        raise NothingSentError(
+            f"expected --user and --password: get them with `fabwafer device add {name}`; nothing was sent"
+        )
     return Credentials(known["fab"], known["camera"], known["user"], known["password"])
 
 
 def _messages(files: list[Path], credentials: "Credentials") -> "dict[Path, Image]":
-    """Reads all files before any is sent."""
+    """Read all files, before any is sent."""
     from fabwafer_edge.camera import imgid_of
 
     named: dict[str, Path] = {}
     for file in files:
         first = named.setdefault(imgid := imgid_of(file.stem), file)
         if first is not file:
-            raise ValueError(
+            raise NothingSentError(
                 f"{first} and {file} would both be sent as image {imgid!r}: rename one, so that the names differ in "
                 "the letters, digits, '_' and '-' of their first 64 characters; nothing was sent"
             )
@@ -97,11 +108,11 @@ def _message(file: Path, imgid: str, credentials: "Credentials") -> "Image":
         content = file.read_bytes()
         probe(content)
     except BadImageError as error:
-        raise ValueError(f"{file}: {error}; nothing was sent") from None
+        raise NothingSentError(f"{file}: {error}; nothing was sent") from None
     except OSError as error:
         found = {FileNotFoundError: "there is no such file", IsADirectoryError: "this is a directory"}
         reason = found.get(type(error), f"it cannot be read ({error.strerror})")
-        raise ValueError(f"{file}: expected a PNG or JPEG file, {reason}; nothing was sent") from None
+        raise NothingSentError(f"{file}: expected a PNG or JPEG file, {reason}; nothing was sent") from None
     return Image.of_file(
         content,
         imgid=imgid,
@@ -114,19 +125,19 @@ def _message(file: Path, imgid: str, credentials: "Credentials") -> "Image":
 async def _send(
     camera: "Camera", messages: "dict[Path, Image]", rate: float | None, wait: float, as_json: bool
 ) -> bool:
-    """Sends, and shows a line for each image as soon as its prediction is there; returns whether all were stored."""
-    # By the time as well: the answer to an earlier image of the same name can come late.
+    """Send images, print a line for each as soon as it is predicted, and return whether all were stored."""
+    # By the timestamp as well: a prediction for an earlier image of the same name can arrive late.
     files = {(image.imgid, image.timestamp): file for file, image in messages.items()}
     stored: set[tuple[str, int]] = set()
     predicted: set[tuple[str, int]] = set()
 
     async def show() -> None:
         while len(predicted) < len(files):
-            said = await camera.predictions.get()
-            shot = (said.get("imgid"), said.get("timestamp"))
+            prediction = await camera.predictions.get()
+            shot = (prediction.get("imgid"), prediction.get("timestamp"))
             if shot in files and shot not in predicted:
                 predicted.add(shot)
-                _show(files[shot], {"stored": True, **said}, as_json)
+                _show(files[shot], {"stored": True, **prediction}, as_json)
 
     async def publish() -> None:
         async for image in camera.publish(list(messages.values()), rate=rate, wait=wait):
@@ -134,22 +145,21 @@ async def _send(
 
     publishing, showing = asyncio.create_task(publish()), asyncio.create_task(show())
     await asyncio.wait([publishing, showing] if wait else [publishing], return_when=asyncio.FIRST_COMPLETED)
-    showing.cancel()
-    if publishing.done():
-        publishing.result()
-    else:
-        publishing.cancel()
+    for task in (publishing, showing):
+        if task.done():
+            task.result()
+        task.cancel()
     for shot, file in files.items():
         if shot not in predicted:
             _show(file, {"imgid": shot[0], "timestamp": shot[1], "stored": shot in stored}, as_json)
     return stored | predicted >= files.keys()
 
 
-def _show(file: Path, said: dict[str, Any], as_json: bool) -> None:
+def _show(file: Path, shown: dict[str, Any], as_json: bool) -> None:
     if as_json:
         fields = ("stored", "imgid", "prediction", "probability", "wafer", "model", "timestamp")
-        print(json.dumps({"image": str(file), **{name: said.get(name) for name in fields}}), flush=True)
-    elif "prediction" in said:
-        print(f"{file}: {said['prediction']} {said['probability']:.0%}", flush=True)
+        print(json.dumps({"image": str(file), **{name: shown.get(name) for name in fields}}), flush=True)
+    elif "prediction" in shown:
+        print(f"{file}: {shown['prediction']} {shown['probability']:.0%}", flush=True)
     else:
-        print(f"{file}: {'stored, no prediction yet' if said['stored'] else 'NOT stored'}", flush=True)
+        print(f"{file}: {'stored, no prediction yet' if shown['stored'] else 'NOT stored'}", flush=True)
