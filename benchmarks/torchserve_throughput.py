@@ -25,8 +25,8 @@ import aiohttp
 
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
-from fabwafer.models.card import default_model
 from fabwafer.models.classifier import Classifier
+from fabwafer.models.shipped import default_model
 from fabwafer_local import torchserve
 from fabwafer_local.ports import free_ports
 

@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-import fabwafer
 from fabwafer.errors import FabwaferError
 
 CARD_NAME = "card.json"
@@ -181,16 +179,3 @@ def verify(directory: Path, card: ModelCard) -> None:
     """
     for entry in (*card.files.values(), *((card.weights,) if card.weights else ())):
         read_checked(directory, entry)
-
-
-def shipped_store() -> Path:
-    """Return the folder `model-store` that is shipped: in the package where it is installed, else in the checkout."""
-    package = Path(fabwafer.__file__).parent
-    installed = package / "model_store"
-    return installed if installed.is_dir() else package.parent / "model-store"
-
-
-def default_model() -> Path:
-    """Returns the folder of the model to use when none is named: `FABWAFER_MODEL`, else the one that is shipped."""
-    named = os.environ.get("FABWAFER_MODEL")
-    return Path(named) if named else shipped_store() / "wafer"

@@ -12,7 +12,9 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from fabwafer.errors import FabwaferError
-from fabwafer.models.card import ModelRefusedError, default_model, read_card
+from fabwafer.models.archive import MODEL_NAME
+from fabwafer.models.card import ModelRefusedError, read_card
+from fabwafer.models.shipped import default_model
 from fabwafer.models.store import Store, StoreError
 from fabwafer.records import Records, RecordsUnavailableError
 from fabwafer_local import torchserve
@@ -41,7 +43,7 @@ class Management:
 
     def __init__(self, url: str) -> None:
         self._models = f"{url}/models"
-        self._model = f"{self._models}/{torchserve.MODEL_NAME}"
+        self._model = f"{self._models}/{MODEL_NAME}"
         self.port = urlsplit(url).port or 0
 
     async def versions(self) -> tuple[str, list[str]]:
@@ -52,7 +54,7 @@ class Management:
 
     async def load(self, archive: str) -> None:
         """Loads an archive of the server's model store beside what it serves; returns when it could answer."""
-        asked = {"model_name": torchserve.MODEL_NAME, "url": archive, "initial_workers": "1", "synchronous": "true"}
+        asked = {"model_name": MODEL_NAME, "url": archive, "initial_workers": "1", "synchronous": "true"}
         await self._ask("POST", self._models, asked)
 
     async def answer_with(self, version: str) -> None:
@@ -102,7 +104,7 @@ class Reconciler:
 
         Raises:
             ModelRefusedError: The shipped model cannot be used.
-            RuntimeError: An archive could not be built.
+            OSError: An archive cannot be written.
         """
         try:
             champion, _ = self._wanted()
@@ -123,7 +125,7 @@ class Reconciler:
             except (aiohttp.ClientError, TimeoutError):
                 continue
             # Whatever it is, a full disk for example: what serves must not end of it.
-            except (ModelRefusedError, RecordsUnavailableError, StoreError, OSError, RuntimeError, ValueError) as error:
+            except (ModelRefusedError, RecordsUnavailableError, StoreError, OSError, ValueError) as error:
                 self._complain(f"the model stays as it is: {error}")
                 pause = min(LONGEST_PAUSE, 2 * pause)
 

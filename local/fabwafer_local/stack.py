@@ -113,7 +113,7 @@ class Stack:
     async def _start_model_server(self, preparing: Awaitable[ServerSpec], http: aiohttp.ClientSession) -> None:
         try:
             spec = await preparing
-        except (ModelRefusedError, RuntimeError) as error:
+        except (ModelRefusedError, OSError) as error:
             raise StackError(f"the model server cannot start: {error}") from None
         (self._directory / TEMPORARY_FILE).write_text(str(spec.temporary))
         await self._supervisor.start(

@@ -2,17 +2,18 @@
 
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fabwafer.models.card import read_card, shipped_store
+from fabwafer.models.archive import MODEL_NAME, build
+from fabwafer.models.card import read_card
+from fabwafer.models.shipped import shipped_store
+from fabwafer.service.files import replace_file
 from fabwafer_local.supervisor import ServerSpec
 
-MODEL_NAME: Final = "wafer"
 PID_FILE: Final = ".model_server.pid"
 CONFIG_FILE: Final = "config.properties"
 
@@ -44,7 +45,7 @@ def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int =
 
     Raises:
         ModelRefusedError: The model's folder holds none, or its files are not those its card describes.
-        RuntimeError: The archive could not be built.
+        OSError: A file cannot be written.
     """
     directory = directory.absolute()
     made = archive(directory, model)
@@ -112,41 +113,26 @@ def configuration(properties: str, changes: dict[str, str]) -> str:
 
 
 def archive(directory: Path, model: Path) -> Path:
-    """Returns the archive of a model among those in `directory`; it is built anew only for a model with another digest.
+    """Return the archive of a model among those in `directory`; it is built only for a digest that has none yet.
 
     Args:
         directory: What `prepare` was given.
         model: The model's folder, with its card.
 
     Raises:
-        ModelRefusedError: The model's folder holds none.
-        RuntimeError: The archive could not be built.
+        ModelRefusedError: The folder holds no model, or its files are not those its card describes.
+        OSError: The archive cannot be written.
     """
-    archives = directory.absolute() / "archives"
-    path = archives / f"{read_card(model).digest[:16]}.mar"
-    if not path.exists():
-        archives.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=archives) as draft:
-            done = subprocess.run(
-                [sys.executable, "-m", "fabwafer.cli", "archive", "--model", str(model.absolute()), "--out", draft],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise RuntimeError(f"could not build TorchServe's archive from {model}: {done.stderr.strip()}")
-            (Path(draft) / f"{MODEL_NAME}.mar").replace(path)
-    return path
+    path = directory.absolute() / "archives" / f"{read_card(model).digest[:16]}.mar"
+    return path if path.exists() else build(model, path).path
 
 
 def load_at_start(directory: Path, made: Path) -> None:
-    """Lets the server that `prepare` described load another archive when it is started the next time.
+    """Let the server that `prepare` described load another archive at its next start.
 
     Args:
         directory: What `prepare` was given.
         made: What `archive` returned.
     """
     config = directory / CONFIG_FILE
-    changed = config.with_suffix(".new")
-    changed.write_text(configuration(config.read_text(), {"load_models": f"{MODEL_NAME}={made.name}"}))
-    changed.replace(config)
+    replace_file(config, configuration(config.read_text(), {"load_models": f"{MODEL_NAME}={made.name}"}))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from fabwafer.models.card import default_model, read_card
+from fabwafer.models.card import read_card
+from fabwafer.models.shipped import default_model
 from fabwafer.models.store import Store, open_store
 from fabwafer.records import Records, Rollout
 from fabwafer.records.query import earlier_champions

@@ -16,7 +16,8 @@ import pytest
 from fabwafer.commands.system import SYSTEM_FILE, System, read_system
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
-from fabwafer.models.card import default_model, read_card
+from fabwafer.models.card import read_card
+from fabwafer.models.shipped import default_model
 from fabwafer.models.store import FolderStore
 from fabwafer_local.supervisor import PARTS_FILE
 from tests.support import tiny_models

@@ -15,7 +15,7 @@ from typing import Self
 import psutil
 import pytest
 
-from fabwafer.models.card import default_model
+from fabwafer.models.shipped import default_model
 from fabwafer_local import torchserve
 from fabwafer_local.supervisor import end_session
 from tests.support.nats_servers import free_ports

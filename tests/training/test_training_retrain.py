@@ -9,8 +9,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fabwafer.models.card import ModelRefusedError, default_model, read_card, verify
+from fabwafer.models.card import ModelRefusedError, read_card, verify
 from fabwafer.models.classifier import Classifier
+from fabwafer.models.shipped import default_model
 from fabwafer.models.store import Store, open_store
 from fabwafer.records import Records, Rollout
 from fabwafer_training.commands.retrain import app

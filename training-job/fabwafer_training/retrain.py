@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fabwafer.models.card import CARD_NAME, ModelCard, default_model, read_card
+from fabwafer.models.archive import ARCHIVE_NAME, build
+from fabwafer.models.card import CARD_NAME, ModelCard, read_card
 from fabwafer.models.classifier import Classifier
+from fabwafer.models.shipped import default_model
 from fabwafer.models.store import Store
 from fabwafer.records import Records, RolloutChangedError
-from fabwafer_handlers.archive import build
 from fabwafer_training import processes
 from fabwafer_training.dataset import DataError, Dataset, joined
 from fabwafer_training.gate import Limits, Verdict, judge
@@ -155,7 +156,7 @@ def retrain(
     verdict = _compare(champion, work, parts.gold, limits)
     if verdict.decided and not verdict.passed:
         return Outcome(version, False, verdict, str(work))
-    build(work, work)
+    build(work, work / ARCHIVE_NAME)
     (work / CHECKPOINT).unlink(missing_ok=True)  # left by a run that was killed right after it wrote the card
     return Outcome(version, True, verdict, store.publish(version))
 

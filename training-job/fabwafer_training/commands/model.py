@@ -229,7 +229,8 @@ def _store(store: str | None, data: Path | None) -> "Store":
 
 
 def _shipped() -> "ModelCard":
-    from fabwafer.models.card import default_model, read_card
+    from fabwafer.models.card import read_card
+    from fabwafer.models.shipped import default_model
 
     return read_card(default_model())
 

@@ -81,7 +81,8 @@ def retrain(
     from rich.console import Console
 
     from fabwafer.commands.system import SystemNotFoundError, store_address
-    from fabwafer.models.card import ModelRefusedError, default_model
+    from fabwafer.models.card import ModelRefusedError
+    from fabwafer.models.shipped import default_model
     from fabwafer.models.store import StoreError, open_store
     from fabwafer.records import RecordsUnavailableError, SchemaError
     from fabwafer_training import processes
