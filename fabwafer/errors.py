@@ -4,14 +4,14 @@ The tree, by the module that raises:
 
 - maps: `BadImageError`, `NotAWaferMapError`
 - messages: `MessageRefusedError`
-- models: `ModelRefusedError`, `StoreError` > `DamagedError`
+- models: `ModelRefusedError`, `NotLoadedError`, `RolloutError`, `ServerUnavailableError`, `StoreError` > `DamagedError`
 - records: `RecordsUnavailableError`, `SchemaError`, `UnknownWaferError`, `RolloutChangedError`
 - service: `SettingsError`
-- commands: `SystemNotFoundError`
+- commands: `SystemNotFoundError`, `BusUnavailableError`
 - edge: `CameraRefusedError`
 - bridge: `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`, `NeverStoredError`,
   `ReloadRefusedError`, `WebhookError`
-- handlers: `BadRequestError`, `NotLoadedError`
+- handlers: `BadRequestError`
 - training-job: `DataError` > `UnreachableError`
 - local: `StackError`, `PartFailedError`
 

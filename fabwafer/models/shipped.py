@@ -1,4 +1,4 @@
-"""The model that comes with this release."""
+"""The model that comes with this release: where its folder is."""
 
 import os
 from pathlib import Path

@@ -211,7 +211,7 @@ class Records:
 
     def set_rollout(
         self,
-        champion: str | None,
+        champion: str,
         *,
         author: str,
         candidate: str | None = None,
@@ -250,7 +250,7 @@ def _refuse_if_changed(connection: Connection, after: int) -> None:
     last = query.newest_rollout(connection)
     if last is not None and last.number != after:
         raise RolloutChangedError(
-            f"{last.author} has just said who is to serve (champion {last.champion or 'the shipped model'}, "
+            f"{last.author} has just said who is to serve (champion {last.champion}, "
             f"candidate {last.candidate or 'none'}): look again, and repeat it if it is still right"
         )
 

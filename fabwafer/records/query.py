@@ -68,7 +68,7 @@ class Rollout:
     `number` grows with each word on it; 0 is before the first.
     """
 
-    champion: str | None
+    champion: str
     candidate: str | None
     share: float
     author: str
@@ -195,25 +195,6 @@ def _rollouts(connection: Connection, limit: int | None) -> list[Rollout]:
         Rollout(row.champion, row.candidate, row.share, row.author, row.time, row.id)
         for row in connection.execute(asked)
     ]
-
-
-def earlier_champions(rollouts: Sequence[Rollout]) -> list[str | None]:
-    """The champions to go back to, the nearest first; None is the shipped model.
-
-    Before anybody said anything the shipped model served. Whoever goes back to an earlier champion, by a rollback or
-    by naming it, leaves all that came after it for good: so going back twice goes one further back, and never returns
-    to what was left. What was left comes back only by its name.
-
-    Args:
-        rollouts: All of them, the last word first.
-    """
-    line: list[str | None] = [None]
-    for said in reversed(rollouts):
-        if said.champion in line:
-            del line[line.index(said.champion) + 1 :]
-        else:
-            line.append(said.champion)
-    return line[:-1][::-1]
 
 
 def prediction_fields(row: RowMapping) -> dict[str, Any]:

@@ -165,7 +165,7 @@ rollouts = Table(
     "rollouts",
     metadata,
     Column("id", _Id, primary_key=True),
-    Column("champion", String),
+    Column("champion", String, nullable=False),
     Column("candidate", String),
     Column("share", Double, nullable=False),
     Column("author", String, nullable=False),

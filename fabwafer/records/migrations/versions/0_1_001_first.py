@@ -121,7 +121,7 @@ def upgrade() -> None:
     op.create_table(
         "rollouts",
         sa.Column("id", _id(), nullable=False),
-        sa.Column("champion", sa.String()),
+        sa.Column("champion", sa.String(), nullable=False),
         sa.Column("candidate", sa.String()),
         sa.Column("share", sa.Double(), nullable=False),
         sa.Column("author", sa.String(), nullable=False),
