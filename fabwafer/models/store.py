@@ -224,7 +224,9 @@ class BucketStore(Store):
         try:
             from s3fs import S3FileSystem
         except ModuleNotFoundError as error:
-            raise StoreError(f"a model store by URL needs the module {error.name}, which is not installed") from None
+            raise StoreError(
+                f"a model store by URL needs the module {error.name}: install it with pip install 'fabwafer[s3]'"
+            ) from None
         # No caches: they would hide the writes of other processes, and survive a change of the environment.
         self._files: Any = S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
         self._work = work

@@ -92,8 +92,9 @@ class TorchServe:
     async def answer_with(self, version: str) -> None:
         """Let a loaded version answer all requests, now and after a restart of the server."""
         archive = await asyncio.to_thread(self._archive, version)
+        # First: a server that restarts before the next request then loads this version.
+        await asyncio.to_thread(self._load_at_start, archive)
         await self._management.answer_with(version)
-        self._load_at_start(archive)
 
     async def drop(self, version: str) -> None:
         """Unload a version that does not answer."""

@@ -12,9 +12,9 @@ from fabwafer.models.archive import MODEL_NAME, build
 from fabwafer.models.card import read_card
 from fabwafer.models.shipped import shipped_store
 from fabwafer.service.files import replace_file
+from fabwafer_handlers.serve import PID_FILE
 from fabwafer_local.supervisor import ServerSpec
 
-PID_FILE: Final = ".model_server.pid"
 CONFIG_FILE: Final = "config.properties"
 ARCHIVES: Final = "archives"
 _LOADED: Final = "load_models"

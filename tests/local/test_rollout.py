@@ -43,8 +43,10 @@ class Served:
         migrate(url)
         self.records = Records(url)
         self.server = TorchServe(self.directory, model)
-        self.said: list[str] = []
-        self.reconciler = reconciler(self.directory, self.records, self.store, self.server.management, self.said.append)
+        self.sentences: list[str] = []
+        self.reconciler = reconciler(
+            self.directory, self.records, self.store, self.server.management, self.sentences.append
+        )
 
     def __enter__(self) -> Self:
         self.server.start()
@@ -109,13 +111,13 @@ def back_to_the_first(served: Served) -> Iterator[None]:
     served.step()
     served.step()
     assert (served.answering(), served.loaded()) == ("tiny-1", ["tiny-1"])
-    served.said.clear()
+    served.sentences.clear()
 
 
 def test_while_the_champion_serves_nothing_is_done(served: Served) -> None:
     served.step()
     assert served.answering() == "tiny-1"
-    assert served.said == []
+    assert served.sentences == []
 
 
 def test_a_promoted_version_takes_over_and_no_request_meanwhile_fails(served: Served) -> None:
@@ -141,7 +143,7 @@ def test_a_promoted_version_takes_over_and_no_request_meanwhile_fails(served: Se
     assert answers[0] == "tiny-1"
     assert answers[-1] == "v2"
     assert answers == sorted(answers)  # never back
-    assert served.said == ["model v2 serves from now on, before it tiny-1"]
+    assert served.sentences == ["model v2 serves from now on, before it tiny-1"]
 
 
 def test_a_server_that_starts_again_starts_with_the_champion(served: Served) -> None:
@@ -160,14 +162,16 @@ def test_a_system_starts_with_the_champion_or_else_with_the_model_that_was_loade
     served.promote("gone")
     fresh = Archives(tmp_path, served.store)
     with pytest.raises(StoreError, match="there is no version gone"):
-        fresh.at_start(served.records, served.said.append)
+        fresh.at_start(served.records, served.sentences.append)
     served.promote("v4")
-    champion = fresh.at_start(served.records, served.said.append)
+    champion = fresh.at_start(served.records, served.sentences.append)
     assert zipfile.ZipFile(champion).read("card.json") == served.store.read("v4", "card.json")
     torchserve.prepare(tmp_path, champion, torchserve.TorchServePorts(1, 2, 3, 4, 5)).temporary.rmdir()
     served.promote("gone")
-    assert fresh.at_start(served.records, served.said.append) == champion
-    assert served.said == [f"starting with the model that was loaded last: there is no version gone in {served.store}"]
+    assert fresh.at_start(served.records, served.sentences.append) == champion
+    assert served.sentences == [
+        f"starting with the model that was loaded last: there is no version gone in {served.store}"
+    ]
 
 
 def test_a_system_whose_store_is_away_starts_with_the_model_that_was_loaded_last(
@@ -175,8 +179,8 @@ def test_a_system_whose_store_is_away_starts_with_the_model_that_was_loaded_last
 ) -> None:
     (tmp_path / "file").write_text("")
     away = Archives(served.directory, FolderStore(tmp_path / "file"))
-    assert away.at_start(served.records, served.said.append) == torchserve.loaded_at_start(served.directory)
-    assert [sentence.partition(": ")[0] for sentence in served.said] == [
+    assert away.at_start(served.records, served.sentences.append) == torchserve.loaded_at_start(served.directory)
+    assert [sentence.partition(": ")[0] for sentence in served.sentences] == [
         "this release's model cannot be added to the store",
         "starting with the model that was loaded last",
     ]
@@ -210,13 +214,15 @@ def test_a_failure_is_reported_once_and_tried_again(served: Served) -> None:
     served.promote("v7")
 
     async def watched() -> list[str]:
-        said: asyncio.Queue[str] = asyncio.Queue()
-        watching = reconciler(served.directory, served.records, served.store, served.server.management, said.put_nowait)
+        sentences: asyncio.Queue[str] = asyncio.Queue()
+        watching = reconciler(
+            served.directory, served.records, served.store, served.server.management, sentences.put_nowait
+        )
         running = asyncio.create_task(watching.run())
-        first = await said.get()
+        first = await sentences.get()
         await asyncio.sleep(0.3)
         served.publish("v7", seed=7)
-        second = await said.get()
+        second = await sentences.get()
         running.cancel()
         return [first, second]
 
@@ -235,7 +241,7 @@ def test_a_candidate_is_loaded_beside_the_champion_and_ends_with_its_trial(serve
     served.try_out(None)
     served.step()
     assert (served.loaded(), served.on_trial("v9")) == (["tiny-1"], 404)
-    assert served.said == ["model v9 is on trial from now on"]
+    assert served.sentences == ["model v9 is on trial from now on"]
 
 
 def test_a_candidate_that_is_promoted_takes_over_and_the_champion_before_it_can_be_tried(served: Served) -> None:
@@ -246,7 +252,7 @@ def test_a_candidate_that_is_promoted_takes_over_and_the_champion_before_it_can_
     for _ in range(2):
         served.step()
     assert (served.answering(), sorted(served.loaded())) == ("v10", ["tiny-1", "v10"])
-    assert served.said == [
+    assert served.sentences == [
         "model v10 is on trial from now on",
         "model v10 serves from now on, before it tiny-1",
     ]
@@ -287,24 +293,28 @@ def test_no_failure_ends_the_reconciler(served: Served) -> None:
     served.promote("v8")
 
     async def watched() -> str:
-        said: asyncio.Queue[str] = asyncio.Queue()
+        sentences: asyncio.Queue[str] = asyncio.Queue()
         watching = reconciler(
-            served.directory, served.records, UnreadableStore(Path("bad")), served.server.management, said.put_nowait
+            served.directory,
+            served.records,
+            UnreadableStore(Path("bad")),
+            served.server.management,
+            sentences.put_nowait,
         )
         running = asyncio.create_task(watching.run())
-        first = await said.get()
+        first = await sentences.get()
         await asyncio.sleep(0.1)
         assert not running.done()
         running.cancel()
         return first
 
-    said = asyncio.run(asyncio.wait_for(watched(), 60))
-    assert said == "the model stays as it is: [Errno 5] Input/output error: 'bad'"
+    sentence = asyncio.run(asyncio.wait_for(watched(), 60))
+    assert sentence == "the model stays as it is: [Errno 5] Input/output error: 'bad'"
     assert served.answering() == "tiny-1"
 
 
 def test_a_server_that_does_not_answer_is_waited_for(served: Served) -> None:
-    nobody = reconciler(served.directory, served.records, served.store, "http://127.0.0.1:1", served.said.append)
+    nobody = reconciler(served.directory, served.records, served.store, "http://127.0.0.1:1", served.sentences.append)
 
     async def watched() -> None:
         running = asyncio.create_task(nobody.run())
@@ -313,4 +323,4 @@ def test_a_server_that_does_not_answer_is_waited_for(served: Served) -> None:
         running.cancel()
 
     asyncio.run(watched())
-    assert served.said == []
+    assert served.sentences == []
