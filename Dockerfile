@@ -86,4 +86,4 @@ RUN pip install -c /requirements/constraints.txt -r /requirements/training-job.t
     && find /opt/fabwafer -type d -name tests -prune -exec rm -r {} +
 COPY --from=training-job-code /install /
 USER 65532:65532
-CMD ["python", "-m", "fabwafer_training.retrain"]
+CMD ["python", "-m", "fabwafer_training"]

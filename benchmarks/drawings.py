@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 from fabwafer.maps import synthetic
 from fabwafer.maps.scaling import scale
 from fabwafer.maps.wafermap import decode, encode
-from fabwafer.models.card import default_model
 from fabwafer.models.classifier import Classifier
+from fabwafer.models.shipped import default_model
 from tests.support import wm811k
 from tests.support.drawing_table import accepted, read_way
 from tests.support.drawings import WAYS, Grid

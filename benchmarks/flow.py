@@ -28,8 +28,9 @@ from sqlalchemy import create_engine, text
 from benchmarks.mqtt_load import Connection, flood, steady
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
-from fabwafer.models.card import default_model, read_card
+from fabwafer.models.card import read_card
 from fabwafer.models.classifier import Classifier
+from fabwafer.models.shipped import default_model
 from fabwafer.records import migrate
 from tests.support import wm811k
 from tests.support.nats_servers import NatsServer, add_device

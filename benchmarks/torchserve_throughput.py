@@ -25,8 +25,8 @@ import aiohttp
 
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
-from fabwafer.models.card import default_model
 from fabwafer.models.classifier import Classifier
+from fabwafer.models.shipped import default_model
 from fabwafer_local import torchserve
 from fabwafer_local.ports import free_ports
 
@@ -117,10 +117,9 @@ def main() -> None:
 
     ports = free_ports(6)
     with tempfile.TemporaryDirectory() as directory:
-        spec = torchserve.prepare(
-            Path(directory), default_model(), torchserve.TorchServePorts(*ports[:5]), arguments.workers
-        )
-        kserve = [sys.executable, str(_CHECKOUT / "tests" / "kserve_loopback.py"), "--enable_grpc", "false"]
+        archive = torchserve.build_archive(Path(directory), default_model())
+        spec = torchserve.prepare(Path(directory), archive, torchserve.TorchServePorts(*ports[:5]), arguments.workers)
+        kserve = [sys.executable, str(_CHECKOUT / "tests" / "support" / "kserve_loopback.py"), "--enable_grpc", "false"]
         kserve += ["--http_port", str(ports[5]), "--model_dir", str(default_model())]
         servers = [
             ("TorchServe", ports[0], spec.argv, dict(spec.env)),

@@ -4,7 +4,7 @@ The tree, by the module that raises:
 
 - maps: `BadImageError`, `NotAWaferMapError`
 - messages: `MessageRefusedError`
-- models: `ModelRefusedError`, `StoreError` > `DamagedError`
+- models: `ModelRefusedError`, `NotLoadedError`, `RolloutError`, `ServerUnavailableError`, `StoreError` > `DamagedError`
 - records: `RecordsUnavailableError`, `DatabaseUrlError`, `SchemaError`, `CursorError`, `UnknownWaferError`,
   `ThresholdRefusedError`, `RolloutChangedError`
 - service: `SettingsError`
@@ -12,7 +12,7 @@ The tree, by the module that raises:
 - edge: `CameraRefusedError`, `NothingSentError`
 - bridge: `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`, `NeverStoredError`,
   `ReloadRefusedError`, `UnknownDeadLetterError`, `WebhookError`
-- handlers: `BadRequestError`, `NotLoadedError`
+- handlers: `BadRequestError`
 - training-job: `DataError` > `UnreachableError`
 - local: `StackError`, `PartFailedError`
 

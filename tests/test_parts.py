@@ -1,12 +1,19 @@
 """The parts never import each other: they meet on the bus, in the records and in the model store."""
 
 import ast
+import shutil
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from fabwafer.models.store import FolderStore
+from fabwafer.records import Records
+from tests.support import tiny_models
 
 ROOT = Path(__file__).parent.parent
 PARTS = {
@@ -16,7 +23,7 @@ PARTS = {
     "training-job": "fabwafer_training",
     "local": "fabwafer_local",
 }
-ALLOWED = {("training-job", "fabwafer_handlers")}  # it builds the archive
+ALLOWED = {("local", "fabwafer_handlers")}  # it starts the model server and drives it
 
 
 def imported(file: Path) -> set[str]:
@@ -34,7 +41,7 @@ def imported(file: Path) -> set[str]:
 def test_a_part_imports_no_other_part(folder: str) -> None:
     files = sorted((ROOT / folder / PARTS[folder]).rglob("*.py"))
     assert files
-    others = set(PARTS.values()) - {PARTS[folder]} - {package for part, package in ALLOWED if part == folder}
+    others = set(PARTS.values()) - {PARTS[folder]} - {other for part, other in ALLOWED if part == folder}
     wrong = [(str(file.relative_to(ROOT)), names) for file in files if (names := imported(file) & others)]
     assert wrong == []
 
@@ -71,10 +78,44 @@ def needed(extra: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("extra", ["bridge", "edge", "records", "classify", "handlers", "kserve"])
+@pytest.mark.parametrize("extra", ["bridge", "edge", "records", "classify", "handlers", "kserve", "archive"])
 def test_a_part_that_needs_no_torch_does_not_install_it(extra: str) -> None:
     assert "torch" not in needed(extra)
 
 
 def test_the_parts_that_need_torch_do_install_it() -> None:
     assert all("torch" in needed(extra) for extra in ("serve", "training", "local", "all"))
+
+
+RUN_WITHOUT = """
+import sys
+words, absent = sys.argv[1].split(), sys.argv[2].split()
+sys.modules.update(dict.fromkeys(absent))
+sys.argv = ["fabwafer", *words]
+from fabwafer.cli import main
+main()
+"""
+"""Runs a command where some modules cannot be imported."""
+
+
+def test_a_version_is_promoted_where_the_bridges_extra_alone_is_installed(
+    migrated_sqlite: Path, tmp_path: Path
+) -> None:
+    shutil.copy(migrated_sqlite, tmp_path / "records.db")
+    store = FolderStore(tmp_path / "model-store")
+    tiny_models.make(store.work_folder("v1"), "v1")
+    store.publish("v1")
+    there = needed("bridge")
+    absent = {
+        module
+        for module, brought_by in metadata.packages_distributions().items()
+        if there.isdisjoint(map(canonicalize_name, brought_by))
+    }
+    assert {"torch", "onnxruntime"} <= absent
+    absent |= set(PARTS.values()) - {"fabwafer_bridge"}
+    for words in ("model promote v1", "model list --json", "model trial v1", "model history"):
+        command = [sys.executable, "-c", RUN_WITHOUT, f"{words} --data {tmp_path}", " ".join(absent)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    with Records(f"sqlite:///{tmp_path / 'records.db'}") as records:
+        assert [rollout.champion for rollout in records.rollouts()] == ["v1"]

@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.training.maps import SEEDS, Results, arguments, split, spread
-from fabwafer.models.card import default_model
 from fabwafer.models.classifier import Classifier
+from fabwafer.models.shipped import default_model
 from fabwafer_training.dataset import Dataset
 from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
 from fabwafer_training.metrics import measure

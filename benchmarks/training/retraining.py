@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 
 from benchmarks.training.maps import SEEDS, Results, arguments, split
-from fabwafer.models.card import default_model, read_card
+from fabwafer.models.card import read_card
 from fabwafer.models.classifier import Classifier
+from fabwafer.models.shipped import default_model
 from fabwafer_training.commands.retrain import EPOCHS, MAPS_PER_EPOCH
 from fabwafer_training.dataset import Dataset, joined
 from fabwafer_training.job import Material

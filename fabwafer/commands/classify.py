@@ -42,8 +42,9 @@ def classify(
     """
     # Before NumPy is imported: for matrices as small as a map's, BLAS threads only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from fabwafer.models.card import ModelRefusedError, default_model
+    from fabwafer.models.card import ModelRefusedError
     from fabwafer.models.classifier import Classifier
+    from fabwafer.models.shipped import default_model
 
     try:
         classifier = Classifier(model or default_model(), variant.value)

@@ -1,1 +1,1 @@
-"""Models: their card, the store of their versions, the classifier, the archive for TorchServe, and their rollout."""
+"""Models: their card, the store of their versions, the classifier, the archive for TorchServe, and the rollout."""

@@ -1,37 +1,36 @@
-"""The model card: what a model is, what it reads, how good it is, and the digests of its files."""
+"""The model card: what a model is, its input, its metrics, and the digests of its files."""
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-import fabwafer
 from fabwafer.errors import FabwaferError
+from fabwafer.service.files import replace_file
 
 CARD_NAME = "card.json"
 """The card's file name in a model's folder."""
 
 SUPPORTED_SCALING = frozenset({1})
-"""Versions of `fabwafer.maps.wafermap.scale` that this code can feed a model with."""
+"""Versions of `fabwafer.maps.wafermap.scale` that this code can prepare a model's input with."""
 
 Variant = Literal["int8", "float32"]
 
 
 class ModelRefusedError(FabwaferError):
-    """A model that must not be loaded. Its text is one sentence saying what was expected and what came."""
+    """A model that must not be loaded. The text says what was expected and what was found."""
 
 
 class _Part(BaseModel):
-    """A part of the card: written strictly, so that a mistyped field is noticed where it is written."""
+    """A part of the card. Unknown fields are refused, so that a mistyped one is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class InputSpec(_Part):
-    """What the network reads: a square of `size` by `size` with `channels` planes, made by one version of scaling."""
+    """The network's input: `channels` planes of `size` by `size`, made by one version of scaling."""
 
     size: int = Field(gt=0)
     channels: int = Field(gt=0)
@@ -39,14 +38,14 @@ class InputSpec(_Part):
 
 
 class ModelFile(_Part):
-    """A file of the model, by its name in the model's folder and the SHA-256 of its bytes."""
+    """A file of the model: its name in the model's folder, and the SHA-256 of its content (hexadecimal)."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class TrainingData(_Part):
-    """What the model was trained on: a name, a digest of the maps and labels, and how many of each class."""
+    """The training data: a name, a SHA-256 of the maps and labels, and the number of maps of each class."""
 
     name: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -58,12 +57,12 @@ class ModelCard(_Part):
 
     Attributes:
         classes: The class names in the order of the network's outputs.
-        files: What serves, by variant.
-        weights: What training goes on from; serving never reads it.
-        temperature: The logits are divided by it before the softmax, which makes the probabilities calibrated.
+        files: The network for serving, by variant.
+        weights: The weights that retraining starts from; serving never reads them.
+        temperature: The logits are divided by it before the softmax, which calibrates the probabilities.
         thresholds: For each class, the probability below which a prediction of it goes to review.
         review_error_rate: The error rate that the thresholds were chosen for.
-        metrics: Held-out figures by the names that `fabwafer evaluate --json` uses, and how they were measured.
+        metrics: Figures on held-out maps, named as in `fabwafer evaluate --json`, and how they were measured.
     """
 
     name: str
@@ -95,21 +94,26 @@ class ModelCard(_Part):
 
     @property
     def digest(self) -> str:
-        """One SHA-256 (hexadecimal) for the model: over the card's canonical JSON, which holds its files' digests."""
+        """The model's SHA-256 (hexadecimal), over the card's canonical JSON, which holds the digests of its files."""
         canonical = json.dumps(
             self.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"), ensure_ascii=False
         )
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    @property
+    def entries(self) -> list[ModelFile]:
+        """The files of all variants, and the weights where there are any."""
+        return [*self.files.values(), *([self.weights] if self.weights else [])]
+
 
 def read_card(directory: Path) -> ModelCard:
-    """Reads a model's card.
+    """Return the card in a model's folder.
 
     Args:
         directory: The model's folder.
 
     Raises:
-        ModelRefusedError: There is no readable card, or it asks for a scaling that this code does not have.
+        ModelRefusedError: There is no readable card, or it names a scaling version that this code does not have.
     """
     path = directory / CARD_NAME
     try:
@@ -130,22 +134,19 @@ def read_card(directory: Path) -> ModelCard:
 
 
 def write_card(directory: Path, card: ModelCard) -> None:
-    """Writes the card into the model's folder, replacing an earlier one in a single step."""
-    path = directory / CARD_NAME
-    draft = path.with_suffix(".json.new")
-    draft.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+    """Write the card into the model's folder, replacing an earlier one in one step."""
+    replace_file(directory / CARD_NAME, card.model_dump_json(indent=2) + "\n", mode=0o644)
 
 
 def describe_file(path: Path) -> ModelFile:
-    """Returns a file's entry for the card."""
+    """Return a file's entry for the card."""
     return ModelFile(name=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def read_verified(directory: Path, card: ModelCard, variant: Variant) -> bytes:
-    """Reads one of the model's files and checks it against the card.
+    """Return the content of one of the model's files, checked against the card.
 
-    The bytes are returned, so that what was checked is what is loaded.
+    The caller loads these bytes, not the file, which may change after the check.
 
     Raises:
         ModelRefusedError: The card has no such file, it is missing, or its digest is not the card's.
@@ -157,7 +158,7 @@ def read_verified(directory: Path, card: ModelCard, variant: Variant) -> bytes:
 
 
 def read_checked(directory: Path, entry: ModelFile) -> bytes:
-    """Reads a file and checks it against its entry.
+    """Return a file's content, checked against its entry.
 
     Raises:
         ModelRefusedError: It is missing, or its digest is not the entry's.
@@ -174,23 +175,10 @@ def read_checked(directory: Path, entry: ModelFile) -> bytes:
 
 
 def verify(directory: Path, card: ModelCard) -> None:
-    """Checks every file that the card names.
+    """Check every file that the card names.
 
     Raises:
         ModelRefusedError: A file is missing or is not the one that the card was written for.
     """
-    for entry in (*card.files.values(), *((card.weights,) if card.weights else ())):
+    for entry in card.entries:
         read_checked(directory, entry)
-
-
-def shipped_store() -> Path:
-    """Return the folder `model-store` that is shipped: in the package where it is installed, else in the checkout."""
-    package = Path(fabwafer.__file__).parent
-    installed = package / "model_store"
-    return installed if installed.is_dir() else package.parent / "model-store"
-
-
-def default_model() -> Path:
-    """Returns the folder of the model to use when none is named: `FABWAFER_MODEL`, else the one that is shipped."""
-    named = os.environ.get("FABWAFER_MODEL")
-    return Path(named) if named else shipped_store() / "wafer"

@@ -1,4 +1,4 @@
-"""Naming the defect pattern on wafer maps, with ONNX Runtime: what server, edge and command line all call."""
+"""The classifier: names the defect pattern on wafer maps with ONNX Runtime, for server, edge and command line."""
 
 import math
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from fabwafer.maps.wafermap import decode
 from fabwafer.models.card import ModelRefusedError, Variant, read_card, read_verified
 
 OUTPUTS: Final = ("logits", "embedding", "activations")
-"""What a model file returns: logits [n, classes], embedding [n, d], class activation maps [n, classes, h, w]."""
+"""The outputs of a model file: logits [n, classes], embedding [n, d], class activation maps [n, classes, h, w]."""
 
 _LARGEST_PASS: Final = 64
-"""Maps that go through the network at once; more would only take memory."""
+"""Largest number of maps in one pass of the network; more would only take memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What was found on one image.
+    """The result for one image.
 
     Attributes:
         label: The class, `not-a-wafer`, or empty when the image could not be read.
@@ -38,9 +38,9 @@ class Classification:
         review: Whether a person should look: the probability is below the class's threshold, or it is no wafer map.
         error: Empty, or one sentence on why the image could not be read or is no wafer map.
         embedding: The network's description of the map, float32 [d]; zeros where there is no class.
-        map: What was counted on the map, None where there is none.
+        map: Dies and failed regions of the map, None where there is none.
         heatmap: The class activation map of the class over the die grid, float32 [rows, columns] in the logit's unit
-            (positive speaks for the class), 0 outside the wafer; None unless asked for.
+            (positive: in favour of the class), 0 outside the wafer; None unless asked for.
     """
 
     label: str
@@ -60,7 +60,7 @@ class Classifier:
     Args:
         directory: The model's folder.
         variant: `int8`, or `float32`, which runs on a GPU where ONNX Runtime has one.
-        threads: Processor threads of one pass.
+        threads: CPU threads of one pass.
 
     Raises:
         ModelRefusedError: The model is not the one its card describes, or does not fit this code.
@@ -93,10 +93,10 @@ class Classifier:
         self._thresholds = [self.card.thresholds[name] for name in self.card.classes]
 
     def classify(self, images: Sequence[bytes], *, heatmap: bool = False) -> list[Classification]:
-        """Classifies image files (PNG or JPEG), one answer each in their order. A bad one never fails the others.
+        """Return a classification for each image file (PNG or JPEG), in order. A bad one never fails the others.
 
         Args:
-            images: The bytes of each file.
+            images: The content of each file.
             heatmap: Whether to return the class activation maps.
         """
         answers: dict[int, Classification] = {}
@@ -108,17 +108,17 @@ class Classifier:
                 answers[row] = self._without_class(NOT_A_WAFER, str(error))
             except BadImageError as error:
                 answers[row] = self._without_class("", str(error))
-            except Exception as error:  # a fault of ours in reading one image must not fail its neighbours
+            except Exception as error:  # a bug in decoding one image must not fail its neighbours
                 answers[row] = self._without_class("", f"could not be read: {type(error).__name__}: {error}")
         classified = self.classify_grids(list(grids.values()), heatmap=heatmap)
         answers |= dict(zip(grids, classified, strict=True))
         return [answers[row] for row in range(len(images))]
 
     def classify_grids(self, grids: Sequence[NDArray[np.uint8]], *, heatmap: bool = False) -> list[Classification]:
-        """Classifies die grids (uint8 [rows, columns]: 0 outside, 1 passed, 2 failed), one answer each in their order.
+        """Return a classification for each die grid, in order.
 
         Args:
-            grids: The die grids; they may differ in size.
+            grids: uint8 [rows, columns] with OUTSIDE, PASSED and FAILED; they may differ in size.
             heatmap: Whether to return the class activation maps.
         """
         answers: list[Classification] = []
@@ -166,32 +166,32 @@ class Classifier:
 
 
 def _providers(variant: Variant) -> list[str]:
-    """The CUDA provider serves the float model where it is built in; quantised operators run best on the processor."""
+    """Return ONNX Runtime's providers: CUDA for the float model where it is built in; int8 runs best on the CPU."""
     available = onnxruntime.get_available_providers()
     wanted = ["CUDAExecutionProvider"] if variant == "float32" else []
     return [name for name in wanted if name in available] + ["CPUExecutionProvider"]
 
 
 def _over_dies(activation: NDArray[np.float32], grid: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Spreads a class activation map [h, w] over the wafer's bounding box in the die grid, linearly between cells."""
+    """Return a class activation map [h, w] interpolated linearly over the wafer's bounding box in the die grid."""
     inside = grid != OUTSIDE
     out = np.zeros(grid.shape, np.float32)
     box = bounding_box(inside)
     if box is None:
         return out
     height, width = inside[box].shape
-    out[box] = _between(height, activation.shape[0]) @ activation @ _between(width, activation.shape[1]).T
+    out[box] = _interpolation(height, activation.shape[0]) @ activation @ _interpolation(width, activation.shape[1]).T
     out[~inside] = 0
     return out
 
 
-def _between(dies: int, cells: int) -> NDArray[np.float32]:
-    """The weights of `cells` cell centres at each of `dies` die centres along one axis, float32 [dies, cells]."""
-    places = np.clip((np.arange(dies) + 0.5) * cells / dies - 0.5, 0, cells - 1)
+def _interpolation(dies: int, cells: int) -> NDArray[np.float32]:
+    """Return the weight of each of `cells` cells at each of `dies` dies along one axis, float32 [dies, cells]."""
+    positions = np.clip((np.arange(dies) + 0.5) * cells / dies - 0.5, 0, cells - 1)
     weights = np.zeros((dies, cells), np.float32)
-    for die, place in enumerate(places):
-        lower = min(math.floor(place), cells - 2) if cells > 1 else 0
-        weights[die, lower] = 1 - (place - lower)
+    for die, position in enumerate(positions):
+        lower = min(math.floor(position), cells - 2) if cells > 1 else 0
+        weights[die, lower] = 1 - (position - lower)
         if cells > 1:
-            weights[die, lower + 1] = place - lower
+            weights[die, lower + 1] = position - lower
     return weights

@@ -1,7 +1,7 @@
-"""The model store: versions of the model in a folder or in an S3 bucket, each complete or not there at all.
+"""The model store: versions of the model in a folder or in an S3 bucket, each complete or absent.
 
-`versions/<version>/` in it holds a model's files, its card, the archive for the model server and `report/`. A version
-is made in a local work folder, which a killed run leaves for the next run with the same version.
+`versions/<version>/` holds a model's files and its card; of a retrained model also its archive and `report/`. A version
+is made in a local work folder. A killed run leaves it there, and the next run with the same version goes on with it.
 """
 
 import os
@@ -24,18 +24,21 @@ _S3 = "s3://"
 
 
 class StoreError(FabwaferError):
-    """A store that cannot be used, or a version that cannot be read or written. The text is one sentence."""
+    """A store that cannot be used, or a version that cannot be read or written. The text says why."""
 
 
 class DamagedError(StoreError):
-    """A version whose files are not those that its card was written for."""
+    """A version whose card cannot be read, or whose files are not those of its card."""
 
 
 class Store(ABC):
-    """Versions of the model. Every method raises StoreError when the store does not answer or a name is no version's.
+    """Versions of the model. Every method raises StoreError when the store does not answer or a name is not valid.
 
-    One run at a time makes a version: a name that follows from what goes in, and a Job that allows no second one at
-    the same time, see to that.
+    Only one run at a time may make a version. A retraining names its version by a digest of its input, and its Job
+    forbids a second one at the same time.
+
+    Args:
+        address: The folder or the URL.
     """
 
     def __init__(self, address: str) -> None:
@@ -44,24 +47,32 @@ class Store(ABC):
     def __str__(self) -> str:
         return self.address
 
-    def place(self, version: str) -> str:
-        """Returns where a version is, or would be: a folder or a URL."""
+    def location(self, version: str) -> str:
+        """Return the folder or the URL of a version, whether or not it is there."""
         return f"{self.address}/versions/{checked_version(version)}"
 
     @abstractmethod
     def work_folder(self, version: str) -> Path:
-        """Returns the folder in which a version is made; it is kept from run to run until the version is published."""
+        """Return the local folder in which a version is made; it stays until the version is published."""
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Returns the names of the versions, damaged ones among them."""
+        """Return the names of the versions, damaged ones included."""
 
     @abstractmethod
     def read(self, version: str, name: str) -> bytes:
-        """Reads one file of a version, such as `report/gate.json`."""
+        """Return the content of one file of a version, such as `report/gate.json`."""
+
+    def card(self, version: str) -> ModelCard | None:
+        """Return a version's card, or None where there is no such version; its files are not checked.
+
+        Raises:
+            DamagedError: The version's card cannot be read.
+        """
+        return self._read_card(version) if checked_version(version) in self.names() else None
 
     def versions(self) -> tuple[list[ModelCard], list[str]]:
-        """Reads the cards of all versions; their files are checked when a version is used.
+        """Return the cards of all versions; the files are checked when a version is used.
 
         Returns:
             The cards, the oldest first; and a sentence on each version whose card is damaged.
@@ -69,24 +80,16 @@ class Store(ABC):
         cards, damaged = [], []
         for name in self.names():
             try:
-                card = ModelCard.model_validate_json(self.read(name, CARD_NAME))
-                if card.version != name:
-                    raise DamagedError(
-                        f"the version {name} in {self} is damaged: its card is of version {card.version}"
-                    )
-                cards.append(card)
-            except ValidationError as error:
-                why = error.errors()[0]["msg"]
-                damaged.append(f"the version {name} in {self} is damaged: its card is not valid: {why}")
+                cards.append(self._read_card(name))
             except DamagedError as error:
                 damaged.append(str(error))
         return sorted(cards, key=lambda card: card.created), damaged
 
     def published(self, version: str) -> ModelCard | None:
-        """Returns the card of a version that is in the store and sound, or None where there is no such version.
+        """Return the card of a version after checking its files, or None where there is no such version.
 
         Raises:
-            DamagedError: The version is there and damaged.
+            DamagedError: The version is damaged.
         """
         if checked_version(version) not in self.names():
             return None
@@ -94,7 +97,7 @@ class Store(ABC):
             return read_card(self.fetch(version, Path(folder)))
 
     def fetch(self, version: str, to: Path) -> Path:
-        """Returns a local folder with a version, checked against its card.
+        """Return a local folder with a version, checked against its card.
 
         Args:
             version: The version.
@@ -102,51 +105,66 @@ class Store(ABC):
 
         Raises:
             StoreError: There is no such version.
-            DamagedError: It is damaged.
+            DamagedError: The version is damaged.
         """
         if checked_version(version) not in self.names():
             raise StoreError(f"there is no version {version} in {self}")
         folder = self._local(version, to)
         try:
-            _sound(folder, version)
+            _check(folder, version)
         except ModelRefusedError as error:
-            said = str(error).replace(str(folder), self.place(version))
-            raise DamagedError(f"the version {version} in {self} is damaged: {said}") from None
+            raise self._damaged(version, str(error).replace(str(folder), self.location(version))) from None
         return folder
 
     def publish(self, version: str) -> str:
-        """Brings a finished version from its work folder into the store.
+        """Move a finished version from its work folder into the store.
 
         Returns:
-            Where it is now.
+            Its location.
 
         Raises:
-            StoreError: The work folder holds no sound model of this version, or the version is there already.
+            StoreError: The work folder does not hold a complete model of this version, or the version exists already.
         """
         work = self.work_folder(version)
         try:
-            _sound(work, version)
+            _check(work, version)
         except ModelRefusedError as error:
             raise StoreError(f"the new version {version} is not complete: {error}") from None
         if version in self.names():
-            raise self._there_already(version)
-        self._take(work, version)
-        return self.place(version)
+            raise self._exists(version)
+        self._store(work, version)
+        return self.location(version)
 
-    def _there_already(self, version: str) -> StoreError:
+    def _read_card(self, version: str) -> ModelCard:
+        try:
+            card = ModelCard.model_validate_json(self.read(version, CARD_NAME))
+        except ValidationError as error:
+            raise self._damaged(version, f"its card is not valid: {error.errors()[0]['msg']}") from None
+        if card.version != version:
+            raise self._damaged(version, f"its card is of version {card.version}")
+        return card
+
+    def _exists(self, version: str) -> StoreError:
         return StoreError(f"the version {version} is in {self} already")
+
+    def _damaged(self, version: str, reason: str) -> DamagedError:
+        return DamagedError(f"the version {version} in {self} is damaged: {reason}")
 
     @abstractmethod
     def _local(self, version: str, to: Path) -> Path:
-        """Returns a local folder with a version's files."""
+        """Return a local folder with a version's files."""
 
     @abstractmethod
-    def _take(self, work: Path, version: str) -> None:
-        """Takes a work folder's content in as a version."""
+    def _store(self, work: Path, version: str) -> None:
+        """Store a work folder's content as a version, and remove the work folder."""
 
 
 class FolderStore(Store):
-    """A store in a folder, for example on a volume that Jobs and model servers share."""
+    """A store in a folder, for example on a volume that Jobs and model servers share.
+
+    Args:
+        folder: The folder; made by the first version.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
@@ -154,43 +172,47 @@ class FolderStore(Store):
         self._work = folder / ".work"
 
     def work_folder(self, version: str) -> Path:
-        """Returns a folder in the store itself, so that publishing is a rename."""
-        return _made(self._work / checked_version(version))
+        """Return a folder in the store itself, so that publishing is a rename."""
+        return _make_folder(self._work / checked_version(version))
 
     def names(self) -> list[str]:
-        """Returns the names of the versions, damaged ones among them."""
-        if not self._versions.is_dir():
+        """Return the names of the versions, damaged ones included."""
+        try:
+            found = [path.name for path in self._versions.iterdir() if path.is_dir()]
+        except FileNotFoundError:
             return []
-        return sorted(path.name for path in self._versions.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
+        except OSError as error:
+            raise StoreError(f"the model store {self} cannot be used: {error.strerror}") from None
+        return sorted(name for name in found if _NAME.fullmatch(name))
 
     def read(self, version: str, name: str) -> bytes:
-        """Reads one file of a version."""
+        """Return the content of one file of a version."""
         try:
             return (self._versions / checked_version(version) / name).read_bytes()
         except OSError as error:
-            raise DamagedError(f"the version {version} in {self} is damaged: {name}: {error.strerror}") from None
+            raise self._damaged(version, f"{name}: {error.strerror}") from None
 
     def _local(self, version: str, to: Path) -> Path:
         return self._versions / version
 
-    def _take(self, work: Path, version: str) -> None:
+    def _store(self, work: Path, version: str) -> None:
         try:
             self._versions.mkdir(parents=True, exist_ok=True)
             work.rename(self._versions / version)
         except OSError as error:
-            raise StoreError(f"cannot move {work} to {self.place(version)}: {error.strerror}") from None
+            raise StoreError(f"cannot move {work} to {self.location(version)}: {error.strerror}") from None
 
 
 class BucketStore(Store):
-    """A store in an S3 bucket, or in one of another server that speaks S3.
+    """A store in a bucket of S3, or of another server with the same protocol.
 
-    S3 has no rename. So the card is written last, and a version without a card is none: what a killed upload leaves
-    is not seen, and the next one writes over it.
+    S3 has no rename. So the card is written last, and a folder without a card is not a version: the files that a killed
+    upload leaves are not seen, and the next upload replaces them.
 
     Args:
-        url: `s3://BUCKET` or `s3://BUCKET/PREFIX`; the rest comes from the usual variables, `AWS_ENDPOINT_URL`,
-            `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_DEFAULT_REGION` and so on.
-        work: The folder in which versions are made; else one of the user's own among the temporary files.
+        url: `s3://BUCKET` or `s3://BUCKET/PREFIX`; server and credentials come from the usual variables,
+            `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_DEFAULT_REGION` and so on.
+        work: The folder in which versions are made; by default one of the user's own in the temporary directory.
     """
 
     def __init__(self, url: str, work: Path | None = None) -> None:
@@ -202,48 +224,50 @@ class BucketStore(Store):
         try:
             from s3fs import S3FileSystem
         except ModuleNotFoundError as error:
-            raise StoreError(f"a model store by URL needs the module {error.name}, which is not installed") from None
-        # No caches: they would hide what another process wrote, and outlive a change of the environment.
+            raise StoreError(
+                f"a model store by URL needs the module {error.name}: install it with pip install 'fabwafer[s3]'"
+            ) from None
+        # No caches: they would hide the writes of other processes, and survive a change of the environment.
         self._files: Any = S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
         self._work = work
 
     def work_folder(self, version: str) -> Path:
-        """Returns a folder on this machine."""
-        return _made((self._work or _own_temporary()) / checked_version(version))
+        """Return a folder on this machine."""
+        return _make_folder((self._work or _own_temporary()) / checked_version(version))
 
     def names(self) -> list[str]:
-        """Returns the names of the versions, damaged ones among them; what has no card is none."""
-        with self._asked():
+        """Return the names of the versions, damaged ones included; a folder without a card is not a version."""
+        with self._reporting():
             try:
                 found = self._files.ls(f"{self._root}/versions", detail=False)
             except FileNotFoundError:
-                self._files.ls(self._bucket)  # a bucket that is not there is no empty store
+                self._files.ls(self._bucket)  # raises for a missing bucket, which is not an empty store
                 return []
         names = (PurePosixPath(path).name for path in found)
-        return sorted(name for name in names if _NAME.fullmatch(name) and self._card(name) is not None)
+        return sorted(name for name in names if _NAME.fullmatch(name) and self._card_file(name) is not None)
 
     def read(self, version: str, name: str) -> bytes:
-        """Reads one file of a version."""
-        with self._asked():
+        """Return the content of one file of a version."""
+        with self._reporting():
             try:
                 return bytes(self._files.cat_file(self._key(version, name)))
             except FileNotFoundError:
-                raise DamagedError(f"the version {version} in {self} is damaged: it has no {name}") from None
+                raise self._damaged(version, f"it has no {name}") from None
 
     def _local(self, version: str, to: Path) -> Path:
-        folder = _made(to)
+        folder = _make_folder(to)
         start = self._key(version, "")
-        with self._asked():
+        with self._reporting():
             for path in self._files.find(start):
                 name = PurePosixPath(path.removeprefix(start))
                 if ".." in name.parts:
-                    raise DamagedError(f"the version {version} in {self} is damaged: it has a file named {name}")
+                    raise self._damaged(version, f"it has a file named {name}")
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 self._files.get_file(path, str(folder / name))
         return folder
 
-    def _take(self, work: Path, version: str) -> None:
-        with self._asked():
+    def _store(self, work: Path, version: str) -> None:
+        with self._reporting():
             for file in sorted(work.rglob("*")):
                 if file.is_file() and file != work / CARD_NAME:
                     self._files.put_file(str(file), self._key(version, file.relative_to(work).as_posix()))
@@ -251,15 +275,15 @@ class BucketStore(Store):
             try:
                 self._files.pipe_file(self._key(version, CARD_NAME), card, mode="create")
             except OSError:
-                written = self._card(version)
+                written = self._card_file(version)
                 if written is None:
                     raise
-                if written != card:  # else it is ours: the first try was stored, and its answer lost
-                    raise self._there_already(version) from None
+                if written != card:  # an equal card was written by this upload: its answer was lost
+                    raise self._exists(version) from None
         shutil.rmtree(work)
 
-    def _card(self, version: str) -> bytes | None:
-        with self._asked():
+    def _card_file(self, version: str) -> bytes | None:
+        with self._reporting():
             try:
                 return bytes(self._files.cat_file(self._key(version, CARD_NAME)))
             except FileNotFoundError:
@@ -269,7 +293,7 @@ class BucketStore(Store):
         return f"{self._root}/versions/{checked_version(version)}/{name}"
 
     @contextmanager
-    def _asked(self) -> Iterator[None]:
+    def _reporting(self) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError
 
         try:
@@ -279,11 +303,11 @@ class BucketStore(Store):
 
 
 def open_store(address: str, work: Path | None = None) -> Store:
-    """Opens a model store.
+    """Return the model store at an address.
 
     Args:
         address: A folder, or `s3://BUCKET/PREFIX`.
-        work: Where versions are made for a store by URL; see BucketStore.
+        work: The folder in which versions are made for a store by URL; see BucketStore.
 
     Raises:
         StoreError: The address is neither.
@@ -296,24 +320,26 @@ def open_store(address: str, work: Path | None = None) -> Store:
 
 
 def checked_version(version: str) -> str:
-    """Returns a version's name, if it can be one.
+    """Return a version's name after checking that it is a valid one, which keeps its folder inside the store.
 
     Raises:
-        StoreError: It cannot be: it names a folder.
+        StoreError: It is not valid.
     """
     if not _NAME.fullmatch(version):
         raise StoreError(f"expected a version of letters, digits, dots, dashes and underscores, got {version!r}")
     return version
 
 
-def _sound(folder: Path, version: str) -> None:
+def _check(folder: Path, version: str) -> None:
+    """Check that a folder holds a version, with files that are those of its card."""
     card = read_card(folder)
     if card.version != version:
         raise ModelRefusedError(f"expected a card of version {version}, found {card.version}")
     verify(folder, card)
 
 
-def _made(folder: Path, mode: int = 0o777) -> Path:
+def _make_folder(folder: Path, mode: int = 0o777) -> Path:
+    """Make a folder where it is missing, and return it."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=mode)
     except OSError as error:
@@ -322,8 +348,8 @@ def _made(folder: Path, mode: int = 0o777) -> Path:
 
 
 def _own_temporary() -> Path:
-    # Its name is known in advance, so that a killed run is taken up; so another user may have made it first.
-    folder = _made(Path(tempfile.gettempdir()) / f"fabwafer-work-{os.getuid()}", mode=0o700)
+    # The name is fixed, so that the next run finds a killed one's work; another user may have made the folder first.
+    folder = _make_folder(Path(tempfile.gettempdir()) / f"fabwafer-work-{os.getuid()}", mode=0o700)
     if folder.stat().st_uid != os.getuid():
         raise StoreError(f"the folder {folder} belongs to another user: name one to work in with --work")
     return folder

@@ -9,15 +9,18 @@ AGAIN_AFTER: Final = 0.5
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-async def until_signal(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+async def until_signal(
+    work: Callable[[asyncio.Event], Awaitable[None]], signals: Iterable[signal.Signals] = STOP_SIGNALS
+) -> None:
     """Run the work of a process until a signal asks it to stop.
 
     Args:
-        work: Is given an event that SIGTERM and SIGINT set. It finishes what is under way and returns.
+        work: Is given an event that the signals set. It finishes what is under way and returns.
+        signals: Which signals ask the process to stop.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
+    for number in signals:
         loop.add_signal_handler(number, stopping.set)
     await work(stopping)
 

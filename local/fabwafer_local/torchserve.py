@@ -1,25 +1,28 @@
-"""TorchServe on one machine: its configuration, its archive, and how a supervisor starts it."""
+"""TorchServe on one machine: its configuration, its archives, and how a supervisor starts it."""
 
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fabwafer.models.card import read_card, shipped_store
+from fabwafer.models.archive import MODEL_NAME, build
+from fabwafer.models.card import read_card
+from fabwafer.models.shipped import shipped_store
+from fabwafer.service.files import replace_file
+from fabwafer_handlers.serve import PID_FILE
 from fabwafer_local.supervisor import ServerSpec
 
-MODEL_NAME: Final = "wafer"
-PID_FILE: Final = ".model_server.pid"
 CONFIG_FILE: Final = "config.properties"
+ARCHIVES: Final = "archives"
+_LOADED: Final = "load_models"
 
 
 @dataclass(frozen=True, slots=True)
 class TorchServePorts:
-    """All ports that TorchServe opens on 127.0.0.1; it has no way to leave one of them closed."""
+    """The ports that TorchServe opens on 127.0.0.1; none of them can be switched off."""
 
     inference: int
     management: int
@@ -28,29 +31,27 @@ class TorchServePorts:
     grpc_management: int
 
 
-def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int = 1) -> ServerSpec:
-    """Writes what TorchServe needs into `directory`, and says how to start it.
+def prepare(directory: Path, archive: Path, ports: TorchServePorts, workers: int = 1) -> ServerSpec:
+    """Write TorchServe's configuration into `directory`, and return how to start it.
 
-    The sockets and the pid file lie in a short private folder under the system's temporary directory, since a socket's
-    path ends at 107 bytes and `directory` may be long; the caller removes it when the server has stopped. Everything
-    that the server starts has this folder as TMPDIR in its environment, by which a worker can be found whose server was
-    killed while the worker was starting (any other ends by itself when its server is gone).
+    Sockets and pid file are in a short private folder under the system's temporary directory, since the path of a
+    socket is limited to 107 bytes and `directory` may be long; the caller removes the folder when the server has
+    stopped. All processes of the server have it as TMPDIR in their environment, so that a worker can be found whose
+    server was killed while the worker was starting (any other worker ends by itself when its server is gone).
 
     Args:
-        directory: Made where it is missing; holds configuration and archives.
-        model: The model's folder, with its card.
+        directory: The server's directory; holds its configuration and its archives.
+        archive: The archive to load, as `build_archive` returned it.
         ports: The ports to listen on.
         workers: Python processes, each with one thread for the model.
 
     Raises:
-        ModelRefusedError: The model's folder holds none, or its files are not those its card describes.
-        RuntimeError: The archive could not be built.
+        OSError: The configuration cannot be written.
     """
     directory = directory.absolute()
-    made = archive(directory, model)
-    temporary = Path(tempfile.mkdtemp(prefix="fabwafer-"))
     config = directory / CONFIG_FILE
-    config.write_text(
+    replace_file(
+        config,
         configuration(
             (shipped_store() / CONFIG_FILE).read_text(),
             {
@@ -59,12 +60,13 @@ def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int =
                 "metrics_address": f"http://127.0.0.1:{ports.metrics}",
                 "grpc_inference_port": str(ports.grpc_inference),
                 "grpc_management_port": str(ports.grpc_management),
-                "model_store": str(made.parent),
-                "load_models": f"{MODEL_NAME}={made.name}",
+                "model_store": str(archive.parent),
+                _LOADED: f"{MODEL_NAME}={archive.name}",
                 "default_workers_per_model": str(workers),
             },
-        )
+        ),
     )
+    temporary = Path(tempfile.mkdtemp(prefix="fabwafer-"))
     return ServerSpec(
         argv=[
             *(sys.executable, "-m", "fabwafer_handlers.serve"),
@@ -76,7 +78,7 @@ def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int =
             "TEMP": str(temporary),
             "LOG_LOCATION": str(temporary),
             "METRICS_LOCATION": str(temporary),
-            # Each worker is one thread; what spins beside it only takes the processor from the other parts.
+            # A worker uses one thread; more would only spin, and take CPU from the other parts.
             "OMP_NUM_THREADS": "1",
         },
         temporary=temporary,
@@ -86,23 +88,23 @@ def prepare(directory: Path, model: Path, ports: TorchServePorts, workers: int =
 
 
 def candidate_url(inference: str) -> str:
-    """Returns where a version takes V2 requests that is loaded and is not the one that answers.
+    """Return the URL that takes V2 requests for a loaded version which does not answer the others.
 
-    TorchServe has no V2 address for a version, but its own takes the same body.
+    TorchServe has no V2 path for a version, but the version's own path takes the same body.
 
     Args:
         inference: The server's `http://HOST:PORT`.
 
     Returns:
-        An address in which `{version}` stands for the version.
+        A URL in which `{version}` stands for the version.
     """
     return f"{inference}/predictions/{MODEL_NAME}/{{version}}"
 
 
 def configuration(properties: str, changes: dict[str, str]) -> str:
-    """Returns TorchServe's properties with some of them changed; those that are not there yet are added.
+    """Return TorchServe's properties with changes; missing ones are added.
 
-    A backslash would be an escape in such a file, so it is doubled.
+    A backslash is an escape character in such a file, so it is doubled.
     """
     for name, value in changes.items():
         line = f"{name}={value}".replace("\\", "\\\\")
@@ -111,42 +113,32 @@ def configuration(properties: str, changes: dict[str, str]) -> str:
     return properties
 
 
-def archive(directory: Path, model: Path) -> Path:
-    """Returns the archive of a model among those in `directory`; it is built anew only for a model with another digest.
+def build_archive(directory: Path, model: Path) -> Path:
+    """Return the archive of a model among those in `directory`; it is built only for a digest that has none yet.
 
     Args:
-        directory: What `prepare` was given.
+        directory: The server's directory; made where it is missing.
         model: The model's folder, with its card.
 
     Raises:
-        ModelRefusedError: The model's folder holds none.
-        RuntimeError: The archive could not be built.
+        ModelRefusedError: The folder holds no model, or its files are not those its card describes.
+        OSError: The archive cannot be written.
     """
-    archives = directory.absolute() / "archives"
-    path = archives / f"{read_card(model).digest[:16]}.mar"
-    if not path.exists():
-        archives.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=archives) as draft:
-            done = subprocess.run(
-                [sys.executable, "-m", "fabwafer.cli", "archive", "--model", str(model.absolute()), "--out", draft],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise RuntimeError(f"could not build TorchServe's archive from {model}: {done.stderr.strip()}")
-            (Path(draft) / f"{MODEL_NAME}.mar").replace(path)
-    return path
+    path = directory.absolute() / ARCHIVES / f"{read_card(model).digest[:16]}.mar"
+    return path if path.exists() else build(model, path).path
 
 
-def load_at_start(directory: Path, made: Path) -> None:
-    """Lets the server that `prepare` described load another archive when it is started the next time.
-
-    Args:
-        directory: What `prepare` was given.
-        made: What `archive` returned.
-    """
+def load_at_start(directory: Path, archive: Path) -> None:
+    """Let the server that `prepare` described load another archive at its next start."""
     config = directory / CONFIG_FILE
-    changed = config.with_suffix(".new")
-    changed.write_text(configuration(config.read_text(), {"load_models": f"{MODEL_NAME}={made.name}"}))
-    changed.replace(config)
+    replace_file(config, configuration(config.read_text(), {_LOADED: f"{MODEL_NAME}={archive.name}"}))
+
+
+def loaded_at_start(directory: Path) -> Path | None:
+    """Return the archive that the server in `directory` loads at its next start, or None where there is none."""
+    try:
+        found = re.search(rf"(?m)^{_LOADED}={MODEL_NAME}=(.+)$", (directory / CONFIG_FILE).read_text())
+    except FileNotFoundError:
+        return None
+    path = directory.absolute() / ARCHIVES / found[1] if found else None
+    return path if path and path.exists() else None

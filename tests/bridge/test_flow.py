@@ -17,7 +17,8 @@ from PIL import ImageDraw
 
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
-from fabwafer.models.card import default_model, read_card
+from fabwafer.models.card import read_card
+from fabwafer.models.shipped import default_model
 from fabwafer.records import Filter, Records, WaferRecord, migrate
 from fabwafer_bridge import dead_letters, streams
 from tests.support.devices import Device

@@ -15,8 +15,8 @@ from fabwafer.messages.bodies import Image
 from fabwafer.records import PredictionRecord, Records, migrate
 from fabwafer_bridge import dead_letters
 from fabwafer_bridge.trial import Trial, place_of
+from fabwafer_handlers.management import Management
 from fabwafer_local import torchserve
-from fabwafer_local.rollout import Management
 from tests.support import tiny_models
 from tests.support.devices import Device
 from tests.support.model_servers import TorchServe
@@ -92,7 +92,7 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     running = TorchServe(directory / "torchserve", tiny_model)
     try:
         running.start()
-        other = torchserve.archive(running.directory, tiny_models.make(directory / "tiny-2", "tiny-2", seed=3))
+        other = torchserve.build_archive(running.directory, tiny_models.make(directory / "tiny-2", "tiny-2", seed=3))
         asyncio.run(Management(running.management).load(other.name))
         yield running
     finally:
@@ -152,7 +152,7 @@ def test_while_a_candidate_is_not_there_production_goes_on_and_its_images_wait(
     trying.send()
     trying.send()
     assert trying.said_by("tiny-3") == []
-    late = torchserve.archive(server.directory, tiny_models.make(tmp_path / "tiny-3", "tiny-3", seed=4))
+    late = torchserve.build_archive(server.directory, tiny_models.make(tmp_path / "tiny-3", "tiny-3", seed=4))
     asyncio.run(Management(server.management).load(late.name))
     wait_until(lambda: len(trying.said_by("tiny-3")) == 2 * len(IMAGES), trying.bridge.last_words)
 

@@ -1,4 +1,4 @@
-"""`fabwafer model`: which versions there are, and who is to serve, as people and scripts ask and say it."""
+"""`fabwafer model`: shows the versions, champion and candidate, and changes them, for people and scripts."""
 
 import json
 import shutil
@@ -9,21 +9,23 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from fabwafer.models.card import default_model, read_card
+from fabwafer.commands.model import app
+from fabwafer.errors import FabwaferError
+from fabwafer.models.card import read_card
+from fabwafer.models.shipped import default_model
 from fabwafer.models.store import Store, open_store
 from fabwafer.records import Records, Rollout
-from fabwafer.records.query import earlier_champions
-from fabwafer_training.commands.model import app
 from tests.support.object_store import Bucket
 from tests.support.records import WHO, predicted
 from tests.support.tiny_models import make
 
-SHIPPED = read_card(default_model()).version
+FIRST = "first"
+"""The first champion."""
 
 
 @pytest.fixture(params=["folder", "bucket"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A store of either kind with the versions v1, v2 and v3; the environment leads to it."""
+    """A store of either kind with the first champion and v1, v2 and v3; the environment names it."""
     if request.param == "folder":
         address = str(tmp_path / "store")
     else:
@@ -32,7 +34,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("FABWAFER_MODEL_STORE", address)
     monkeypatch.setenv("COLUMNS", "200")
     opened = open_store(address, tmp_path / "work")
-    for version in ("v1", "v2", "v3"):
+    for version in (FIRST, "v1", "v2", "v3"):
         make(opened.work_folder(version), version=version)
         opened.publish(version)
     return opened
@@ -40,11 +42,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def own_records(tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Records]:
-    """Records with nothing in them; the environment leads to them."""
+    """Records that name the first champion and hold nothing else; the environment names them."""
     shutil.copy(migrated_sqlite, tmp_path / "records.db")
     url = f"sqlite:///{tmp_path / 'records.db'}"
     monkeypatch.setenv("FABWAFER_DATABASE_URL", url)
     with Records(url) as opened:
+        opened.set_rollout(FIRST, author="fabwafer")
         yield opened
 
 
@@ -59,17 +62,18 @@ def ok(*words: str) -> str:
 
 
 def refused(*words: str) -> str:
+    """The sentence that the command line prints of the error."""
     result = run(*words)
     assert result.exit_code == 1
-    assert isinstance(result.exception, SystemExit), "a sentence, no traceback"
-    assert result.stderr.count("\n") == 1
-    return result.stderr
+    assert isinstance(result.exception, FabwaferError), result.exception
+    assert (result.stdout, result.stderr) == ("", "")
+    return str(result.exception)
 
 
-def wanted(records: Records) -> tuple[str | None, str | None, float]:
-    said = records.rollout()
-    assert said is not None
-    return said.champion, said.candidate, said.share
+def wanted(records: Records) -> tuple[str, str | None, float]:
+    rollout = records.rollout()
+    assert rollout is not None
+    return rollout.champion, rollout.candidate, rollout.share
 
 
 def listed(*words: str) -> dict[str, dict[str, Any]]:
@@ -79,7 +83,7 @@ def listed(*words: str) -> dict[str, dict[str, Any]]:
 
 def test_the_list_shows_each_version_and_who_is_to_serve(store: Store, own_records: Records) -> None:
     assert {version: line["states"] for version, line in listed().items()} == {
-        SHIPPED: ["champion", "shipped"],
+        FIRST: ["champion"],
         "v1": [],
         "v2": [],
         "v3": [],
@@ -87,16 +91,25 @@ def test_the_list_shows_each_version_and_who_is_to_serve(store: Store, own_recor
     ok("promote", "v1")
     ok("candidate", "v2")
     lines = listed()
-    assert [lines[version]["states"] for version in (SHIPPED, "v1", "v2", "v3")] == [
-        ["shipped"],
-        ["champion"],
-        ["candidate"],
-        [],
-    ]
-    assert lines[SHIPPED]["macro_f1"] == read_card(default_model()).metrics["macro_f1"]
+    assert [lines[version]["states"] for version in (FIRST, "v1", "v2", "v3")] == [[], ["champion"], ["candidate"], []]
     assert lines["v1"]["macro_f1"] is None
     table = ok("list")
-    assert [word in table for word in (SHIPPED, "v3", "champion", "candidate", "wm811k_dev")] == [True] * 5
+    assert [word in table for word in (FIRST, "v3", "champion", "candidate")] == [True] * 4
+
+
+def test_the_set_up_publishes_the_shipped_model_and_names_it_champion(
+    tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shutil.copy(migrated_sqlite, tmp_path / "records.db")
+    card = read_card(default_model())
+    data = ("--data", str(tmp_path))
+    assert "who is to serve is not known: the records name no champion yet" in run("list", *data).stderr
+    assert "the records name no champion yet" in refused("candidate", "v1", *data)
+    assert ok("set-up", *data) == f"The champion is {card.version}.\n"
+    line = listed(*data)[card.version]
+    assert (line["states"], line["macro_f1"]) == (["champion"], card.metrics["macro_f1"])
+    assert "wm811k_dev" in ok("list", *data)
 
 
 def test_the_list_needs_no_records_and_says_what_it_does_not_know(
@@ -107,7 +120,7 @@ def test_the_list_needs_no_records_and_says_what_it_does_not_know(
     result = run("list", "--json")
     assert result.exit_code == 0
     assert "who is to serve is not known: no records in" in result.stderr
-    assert {tuple(json.loads(line)["states"]) for line in result.stdout.splitlines()} == {(), ("shipped",)}
+    assert [json.loads(line)["states"] for line in result.stdout.splitlines()] == [[]] * 4
 
 
 def test_a_local_system_has_its_store_beside_its_records(
@@ -125,9 +138,9 @@ def test_a_local_system_has_its_store_beside_its_records(
 
 def test_a_candidate_is_tried_beside_the_champion_and_then_promoted(store: Store, own_records: Records) -> None:
     ok("promote", "v1")
-    said = ok("candidate", "v2", "--share", "0.25")
-    assert "On trial is v2, with 25% of the images." in said
-    assert "takes both up within seconds" in said
+    printed = ok("candidate", "v2", "--share", "0.25")
+    assert "On trial is v2, with 25% of the images." in printed
+    assert "takes both up within seconds" in printed
     assert wanted(own_records) == ("v1", "v2", 0.25)
     assert "The champion is v2, before it v1." in ok("promote")
     assert wanted(own_records) == ("v2", None, 0.0)
@@ -140,51 +153,43 @@ def test_promoting_another_leaves_the_trial_going(store: Store, own_records: Rec
     assert wanted(own_records) == ("v2", "v3", 0.2)
 
 
-def test_a_trial_is_ended_by_a_word(store: Store, own_records: Records) -> None:
+def test_a_trial_can_be_ended(store: Store, own_records: Records) -> None:
     ok("candidate", "v3")
-    assert wanted(own_records) == (None, "v3", 0.1)
+    assert wanted(own_records) == (FIRST, "v3", 0.1)
     assert "No trial." in ok("candidate", "--none")
-    assert wanted(own_records) == (None, None, 0.0)
+    assert wanted(own_records) == (FIRST, None, 0.0)
     assert ok("candidate", "--none") == "no version is on trial\n"
     assert "expected the version to try, or --none" in refused("candidate")
 
 
-def test_saying_the_same_again_writes_nothing(store: Store, own_records: Records) -> None:
+def test_what_is_so_already_is_not_written_again(store: Store, own_records: Records) -> None:
     for _ in range(2):
         ok("promote", "v1")
     for _ in range(2):
         ok("candidate", "v2")
-    assert len(own_records.rollouts()) == 2
+    assert len(own_records.rollouts()) == 3
     assert "v1 is the champion already" in refused("candidate", "v1")
     ok("candidate", "v2", "--share", "0.5")
     assert wanted(own_records) == ("v1", "v2", 0.5)
-
-
-def test_the_shipped_model_is_promoted_by_its_version(store: Store, own_records: Records) -> None:
-    ok("promote", "v1")
-    ok("candidate", SHIPPED)
-    assert wanted(own_records) == ("v1", SHIPPED, 0.1)
-    ok("promote")
-    assert wanted(own_records) == (None, None, 0.0)
 
 
 @pytest.mark.parametrize("command", ["promote", "candidate"])
 def test_a_version_that_cannot_serve_is_refused_and_the_others_are_named(
     store: Store, own_records: Records, command: str
 ) -> None:
-    versions = f"the versions there are: {SHIPPED} (shipped), v1, v2, v3\n"
+    versions = f"the versions there are: {FIRST}, v1, v2, v3"
     assert refused(command, "v9") == f"there is no version v9 in {store}; {versions}"
     damage(store, "v2")
-    said = refused(command, "v2")
-    assert said.startswith(f"the version v2 in {store} is damaged: ")
-    assert said.endswith(versions)
+    sentence = refused(command, "v2")
+    assert sentence.startswith(f"the version v2 in {store} is damaged: ")
+    assert sentence.endswith(versions)
     assert "expected a version of letters" in refused(command, "../v1")
-    assert own_records.rollouts() == []
+    assert len(own_records.rollouts()) == 1
 
 
 def damage(store: Store, version: str) -> None:
     """Writes other bytes to a version's model."""
-    file = f"{store.place(version)}/tiny.onnx"
+    file = f"{store.location(version)}/tiny.onnx"
     if file.startswith("s3://"):
         from s3fs import S3FileSystem
 
@@ -193,29 +198,29 @@ def damage(store: Store, version: str) -> None:
         Path(file).write_bytes(b"damaged")
 
 
-def test_a_share_that_is_none_is_refused(store: Store, own_records: Records) -> None:
-    assert refused("candidate", "v1", "--share", "10") == "expected a share of 0 to 1, got 10.0\n"
+def test_a_share_out_of_range_is_refused(store: Store, own_records: Records) -> None:
+    assert refused("candidate", "v1", "--share", "10") == "expected a share of 0 to 1, got 10.0"
 
 
 def test_rollback_goes_back_one_champion_at_a_time_and_ends_the_trial(store: Store, own_records: Records) -> None:
     ok("promote", "v1")
     ok("promote", "v2")
     ok("candidate", "v3")
-    said = ok("rollback")
-    assert "The champion is v1, before it v2." in said
-    assert "To return: fabwafer model promote v2" in said
+    printed = ok("rollback")
+    assert "The champion is v1, before it v2." in printed
+    assert "To return: fabwafer model promote v2" in printed
     assert wanted(own_records) == ("v1", None, 0.0)
-    # At three in the morning the second rollback means: still bad, further back. It must not bring v2 back.
-    assert f"The champion is {SHIPPED} (shipped), before it v1." in ok("rollback")
-    assert wanted(own_records) == (None, None, 0.0)
-    said = refused("rollback")
-    assert "the shipped model is to serve, and there is none before it" in said
-    assert "promote it by name: v1, v2" in said
-    assert len(own_records.rollouts()) == 5
+    # A second rollback means: still bad, further back. It must not bring v2 back.
+    assert f"The champion is {FIRST}, before it v1." in ok("rollback")
+    assert wanted(own_records) == (FIRST, None, 0.0)
+    sentence = refused("rollback")
+    assert f"{FIRST} is to serve, and there is none before it" in sentence
+    assert "promote it by name: v1, v2" in sentence
+    assert len(own_records.rollouts()) == 6
 
 
-def test_rollback_before_anything_was_said_is_refused(store: Store, own_records: Records) -> None:
-    assert refused("rollback") == "the shipped model is to serve, and there is none before it\n"
+def test_the_first_champion_cannot_be_rolled_back(store: Store, own_records: Records) -> None:
+    assert refused("rollback") == f"{FIRST} is to serve, and there is none before it"
 
 
 def test_rollback_passes_over_what_cannot_serve(store: Store, own_records: Records) -> None:
@@ -225,6 +230,9 @@ def test_rollback_passes_over_what_cannot_serve(store: Store, own_records: Recor
     result = run("rollback")
     assert result.exit_code == 0
     assert f"passed over: the version v2 in {store} is damaged" in result.stderr
+    assert wanted(own_records)[0] == "v1"
+    damage(store, FIRST)
+    assert refused("rollback").startswith(f"passed over: the version {FIRST} in {store} is damaged")
     assert wanted(own_records)[0] == "v1"
 
 
@@ -240,34 +248,16 @@ def test_rollback_does_not_take_a_store_that_is_away_for_damage(
     assert wanted(own_records)[0] == "v2"
 
 
-@pytest.mark.parametrize(
-    ("said", "back"),
-    [
-        ([], []),
-        (["a"], []),
-        (["s", "a"], ["s"]),
-        (["s", "a", "a", "b"], ["a", "s"]),
-        (["s", "a", "b", "a"], ["s"]),
-        (["s", "a", "b", "a", "c"], ["a", "s"]),
-        (["s", "a", "b", "a", "b"], ["a", "s"]),
-        (["s", "a", "b", "c", "b", "a", "d"], ["a", "s"]),
-        (["s", "a", "s", "b"], ["s"]),
-    ],
-)
-def test_going_back_never_leads_to_what_was_left(said: list[str], back: list[str]) -> None:
-    rollouts = [Rollout(champion, None, 0.0, "kim", number) for number, champion in enumerate(said)]
-    assert earlier_champions(rollouts[::-1]) == back
-
-
-def test_the_history_shows_the_last_word_first_and_who_said_it(store: Store, own_records: Records) -> None:
+def test_the_history_shows_the_newest_first_and_who_decided_it(store: Store, own_records: Records) -> None:
     ok("promote", "v1", "--author", "kim")
     ok("candidate", "v2", "--author", "lee [night shift]")
     ok("rollback")
     lines = [line.split() for line in ok("history").splitlines() if "20" in line]
-    assert len(lines) == 3
-    assert "shipped" in lines[0]
+    assert len(lines) == 4
+    assert lines[0][-1] == FIRST
     assert lines[1][2:] == ["lee", "[night", "shift]", "v1", "v2", "10%"]
     assert lines[2][2:] == ["kim", "v1"]
+    assert lines[3][2:] == ["fabwafer", FIRST]
 
 
 def test_the_author_is_the_user_unless_one_is_named(

@@ -11,8 +11,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fabwafer.models.card import shipped_store
-from fabwafer_local.torchserve import TorchServePorts, configuration, prepare
+from fabwafer.models.card import ModelRefusedError
+from fabwafer.models.shipped import shipped_store
+from fabwafer_local.supervisor import ServerSpec
+from fabwafer_local.torchserve import (
+    TorchServePorts,
+    build_archive,
+    configuration,
+    load_at_start,
+    loaded_at_start,
+    prepare,
+)
 from tests.support import tiny_models
 from tests.support.model_servers import TorchServe, b64, image, is_there, post, tensors, v2
 from tests.support.running import wait_until
@@ -173,23 +182,36 @@ def test_a_model_that_is_not_the_cards_is_refused_with_the_reason_in_the_log(tmp
 
 
 def test_the_archive_is_built_once_for_each_model(tiny_model: Path, tmp_path: Path) -> None:
-    specs = [prepare(tmp_path / "data", tiny_model, PORTS)]
-    (archive,) = (tmp_path / "data").rglob("*.mar")
+    archive = build_archive(tmp_path, tiny_model)
     built = archive.stat().st_mtime_ns
-    specs.append(prepare(tmp_path / "data", tiny_model, PORTS))
+    assert build_archive(tmp_path, tiny_model) == archive
     assert archive.stat().st_mtime_ns == built
-    specs.append(prepare(tmp_path / "data", tiny_models.make(tmp_path / "other", "tiny-2", seed=1), PORTS))
-    assert len(list((tmp_path / "data").rglob("*.mar"))) == 2
-    assert len({spec.temporary for spec in specs}) == 3
-    for spec in specs:
-        spec.temporary.rmdir()
+    other = build_archive(tmp_path, tiny_models.make(tmp_path / "other", "tiny-2", seed=1))
+    assert {archive, other} == set(tmp_path.rglob("*.mar"))
+
+
+def test_the_archive_of_the_next_start_can_be_changed(tiny_model: Path, tmp_path: Path) -> None:
+    assert loaded_at_start(tmp_path) is None
+    first, second = prepared(tmp_path, tiny_model), build_archive(tmp_path, tiny_models.make(tmp_path / "o", seed=1))
+    assert loaded_at_start(tmp_path) == build_archive(tmp_path, tiny_model)
+    load_at_start(tmp_path, second)
+    assert loaded_at_start(tmp_path) == second
+    second.unlink()
+    assert loaded_at_start(tmp_path) is None
+    assert prepared(tmp_path, tiny_model).temporary != first.temporary
+
+
+def prepared(directory: Path, model: Path, workers: int = 1) -> ServerSpec:
+    """The specification of a server that is not started."""
+    spec = prepare(directory, build_archive(directory, model), PORTS, workers)
+    spec.temporary.rmdir()
+    return spec
 
 
 def test_sockets_fit_however_long_the_data_directory_is(tiny_model: Path, tmp_path: Path) -> None:
-    spec = prepare(tmp_path / ("d" * 120), tiny_model, PORTS)
+    spec = prepared(tmp_path / ("d" * 120), tiny_model)
     assert len(os.fsencode(spec.temporary / ".ts.sock.9000")) < 60
     assert spec.env["TMPDIR"] == spec.env["TEMP"] == str(spec.temporary)
-    spec.temporary.rmdir()
 
 
 def test_only_what_a_machine_needs_differs_from_the_clusters_configuration(tiny_model: Path, tmp_path: Path) -> None:
@@ -197,8 +219,7 @@ def test_only_what_a_machine_needs_differs_from_the_clusters_configuration(tiny_
         lines = [line for line in text.splitlines() if line and not line.startswith("#")]
         return dict(line.split("=", 1) for line in lines)
 
-    spec = prepare(tmp_path, tiny_model, PORTS, workers=3)
-    spec.temporary.rmdir()
+    spec = prepared(tmp_path, tiny_model, workers=3)
     ours = settings((shipped_store() / "config.properties").read_text())
     local = settings(_config(spec.argv))
     assert local.keys() == ours.keys()
@@ -224,17 +245,14 @@ def test_settings_are_replaced_where_they_stand_and_added_where_they_are_missing
 
 
 def test_a_folder_without_a_model_is_refused_with_one_sentence(tmp_path: Path) -> None:
-    from fabwafer.models.card import ModelRefusedError
-
     with pytest.raises(ModelRefusedError, match="expected a model card at"):
-        prepare(tmp_path / "data", tmp_path, PORTS)
+        build_archive(tmp_path / "data", tmp_path)
 
 
 def test_a_model_whose_file_was_changed_gets_no_archive(tmp_path: Path) -> None:
     model = tiny_models.make(tmp_path / "model")
     (model / "tiny.onnx").write_bytes(b"something else")
-    with pytest.raises(RuntimeError, match="should have SHA-256") as raised:
-        prepare(tmp_path / "data", model, PORTS)
-    assert "Traceback" not in str(raised.value)
+    with pytest.raises(ModelRefusedError, match="should have SHA-256"):
+        build_archive(tmp_path / "data", model)
     assert not list((tmp_path / "data").rglob("*.mar"))
     assert json.loads((model / "card.json").read_text())["version"] == "tiny-1"

@@ -1,26 +1,40 @@
-"""Who serves and who is tried, made true: a real TorchServe follows the records, and no image waits meanwhile."""
+"""A real TorchServe follows the champion and the candidate in the records, and no request waits meanwhile."""
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
-from fabwafer.models.card import default_model, describe_file, read_card, write_card
-from fabwafer.models.store import FolderStore, StoreError
+from fabwafer.models.card import describe_file, read_card, write_card
+from fabwafer.models.model_server import NotLoadedError
+from fabwafer.models.reconciler import Reconciler
+from fabwafer.models.setup import set_up
+from fabwafer.models.store import FolderStore, Store, StoreError
 from fabwafer.records import Records, migrate
+from fabwafer_handlers.management import Management
+from fabwafer_handlers.management import TorchServe as ModelServer
 from fabwafer_local import torchserve
-from fabwafer_local.rollout import Management, NotLoadedError, Reconciler
-from fabwafer_local.torchserve import TorchServePorts
+from fabwafer_local.rollout import Archives
 from tests.support import tiny_models
 from tests.support.model_servers import TorchServe, b64, image, post, v2
 from tests.support.running import wait_until
 
 
+def reconciler(
+    directory: Path, records: Records, store: Store, management: str, say: Callable[[str], None], look: float = 0.01
+) -> Reconciler:
+    """The reconciler as the local system runs it."""
+    archives = Archives(directory, store)
+    server = ModelServer(Management(management), archives.of, archives.load_at_start)
+    return Reconciler(records, server, say, look)
+
+
 class Served:
-    """A model server, the records, a store, and what brings them together."""
+    """A model server, the records, a store, and the reconciler between them."""
 
     def __init__(self, directory: Path, model: Path) -> None:
         self.directory = directory / "torchserve"
@@ -29,9 +43,9 @@ class Served:
         migrate(url)
         self.records = Records(url)
         self.server = TorchServe(self.directory, model)
-        self.said: list[str] = []
-        self.reconciler = Reconciler(
-            self.directory, self.records, self.store, Management(self.server.management), self.said.append
+        self.sentences: list[str] = []
+        self.reconciler = reconciler(
+            self.directory, self.records, self.store, self.server.management, self.sentences.append
         )
 
     def __enter__(self) -> Self:
@@ -55,11 +69,10 @@ class Served:
         write_card(work, read_card(work).model_copy(update={"files": files}))
         self.store.publish(version)
 
-    def promote(self, version: str | None) -> None:
-        self.records.set_rollout(version or read_card(default_model()).version, author="kim")
+    def promote(self, version: str) -> None:
+        self.records.set_rollout(version, author="kim")
 
-    def try_out(self, version: str | None, champion: str | None = None) -> None:
-        champion = champion or read_card(default_model()).version
+    def try_out(self, version: str | None, champion: str = "tiny-1") -> None:
         self.records.set_rollout(champion, candidate=version, share=0.1 if version else 0.0, author="kim")
 
     def step(self) -> None:
@@ -71,7 +84,7 @@ class Served:
         return answer["model_version"]
 
     def on_trial(self, version: str) -> Any:
-        """What the bridge's way to a candidate brings."""
+        """The version that answers at the bridge's URL for a candidate, or the status."""
         url = torchserve.candidate_url(self.server.url).replace("{version}", version)
         status, answer = post(url, v2(b64(image())))
         return answer["model_version"] if status == 200 else status
@@ -82,28 +95,29 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One server for all tests; each ends with the shipped model."""
+    """One server for all tests; each ends with the first champion."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FABWAFER_MODEL", str(tiny_model))
         with Served(tmp_path_factory.mktemp("rollout"), tiny_model) as served:
+            set_up(served.records, served.store)
             yield served
 
 
 @pytest.fixture(autouse=True)
-def back_to_shipped(served: Served) -> Iterator[None]:
-    """Whatever a test leaves, the next one begins with the shipped model, which nothing is said about."""
+def back_to_the_first(served: Served) -> Iterator[None]:
+    """Whatever a test leaves, the next one begins with the first champion."""
     yield
-    served.promote(None)
+    served.promote("tiny-1")
     served.step()
     served.step()
     assert (served.answering(), served.loaded()) == ("tiny-1", ["tiny-1"])
-    served.said.clear()
+    served.sentences.clear()
 
 
-def test_while_nothing_was_said_the_shipped_model_serves_on(served: Served) -> None:
+def test_while_the_champion_serves_nothing_is_done(served: Served) -> None:
     served.step()
     assert served.answering() == "tiny-1"
-    assert served.said == []
+    assert served.sentences == []
 
 
 def test_a_promoted_version_takes_over_and_no_request_meanwhile_fails(served: Served) -> None:
@@ -129,7 +143,7 @@ def test_a_promoted_version_takes_over_and_no_request_meanwhile_fails(served: Se
     assert answers[0] == "tiny-1"
     assert answers[-1] == "v2"
     assert answers == sorted(answers)  # never back
-    assert served.said == ["model v2 serves from now on, before it tiny-1"]
+    assert served.sentences == ["model v2 serves from now on, before it tiny-1"]
 
 
 def test_a_server_that_starts_again_starts_with_the_champion(served: Served) -> None:
@@ -141,21 +155,35 @@ def test_a_server_that_starts_again_starts_with_the_champion(served: Served) -> 
     assert served.answering() == "v3"
 
 
-def test_a_new_system_starts_with_the_champion_or_else_with_the_shipped_model(served: Served) -> None:
+def test_a_system_starts_with_the_champion_or_else_with_the_model_that_was_loaded_last(
+    served: Served, tmp_path: Path
+) -> None:
     served.publish("v4", seed=4)
-    for champion, archives in (("v4", 1), ("gone", 2)):
-        served.promote(champion)
-        fresh = Reconciler(
-            served.directory.parent / "fresh",
-            served.records,
-            served.store,
-            Management("http://127.0.0.1:1"),
-            served.said.append,
-        )
-        spec = fresh.prepare(TorchServePorts(1, 2, 3, 4, 5))
-        spec.temporary.rmdir()
-        assert len(list((served.directory.parent / "fresh").rglob("*.mar"))) == archives
-    assert served.said == [f"starting with the shipped model: there is no version gone in {served.store}"]
+    served.promote("gone")
+    fresh = Archives(tmp_path, served.store)
+    with pytest.raises(StoreError, match="there is no version gone"):
+        fresh.at_start(served.records, served.sentences.append)
+    served.promote("v4")
+    champion = fresh.at_start(served.records, served.sentences.append)
+    assert zipfile.ZipFile(champion).read("card.json") == served.store.read("v4", "card.json")
+    torchserve.prepare(tmp_path, champion, torchserve.TorchServePorts(1, 2, 3, 4, 5)).temporary.rmdir()
+    served.promote("gone")
+    assert fresh.at_start(served.records, served.sentences.append) == champion
+    assert served.sentences == [
+        f"starting with the model that was loaded last: there is no version gone in {served.store}"
+    ]
+
+
+def test_a_system_whose_store_is_away_starts_with_the_model_that_was_loaded_last(
+    served: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    away = Archives(served.directory, FolderStore(tmp_path / "file"))
+    assert away.at_start(served.records, served.sentences.append) == torchserve.loaded_at_start(served.directory)
+    assert [sentence.partition(": ")[0] for sentence in served.sentences] == [
+        "this release's model cannot be added to the store",
+        "starting with the model that was loaded last",
+    ]
 
 
 def test_a_version_that_is_not_there_changes_nothing_until_it_is(served: Served) -> None:
@@ -182,19 +210,19 @@ def test_a_version_that_cannot_be_loaded_is_tried_once_and_changes_nothing(serve
     assert served.answering() == "v6"
 
 
-def test_what_goes_wrong_is_said_once_and_looked_at_again(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fabwafer_local.rollout.LOOK_SECONDS", 0.01)
+def test_a_failure_is_reported_once_and_tried_again(served: Served) -> None:
     served.promote("v7")
 
     async def watched() -> list[str]:
-        said: asyncio.Queue[str] = asyncio.Queue()
-        management = Management(served.server.management)
-        reconciler = Reconciler(served.directory, served.records, served.store, management, said.put_nowait)
-        running = asyncio.create_task(reconciler.run())
-        first = await said.get()
+        sentences: asyncio.Queue[str] = asyncio.Queue()
+        watching = reconciler(
+            served.directory, served.records, served.store, served.server.management, sentences.put_nowait
+        )
+        running = asyncio.create_task(watching.run())
+        first = await sentences.get()
         await asyncio.sleep(0.3)
         served.publish("v7", seed=7)
-        second = await said.get()
+        second = await sentences.get()
         running.cancel()
         return [first, second]
 
@@ -213,7 +241,7 @@ def test_a_candidate_is_loaded_beside_the_champion_and_ends_with_its_trial(serve
     served.try_out(None)
     served.step()
     assert (served.loaded(), served.on_trial("v9")) == (["tiny-1"], 404)
-    assert served.said == ["model v9 is on trial from now on"]
+    assert served.sentences == ["model v9 is on trial from now on"]
 
 
 def test_a_candidate_that_is_promoted_takes_over_and_the_champion_before_it_can_be_tried(served: Served) -> None:
@@ -224,7 +252,7 @@ def test_a_candidate_that_is_promoted_takes_over_and_the_champion_before_it_can_
     for _ in range(2):
         served.step()
     assert (served.answering(), sorted(served.loaded())) == ("v10", ["tiny-1", "v10"])
-    assert served.said == [
+    assert served.sentences == [
         "model v10 is on trial from now on",
         "model v10 serves from now on, before it tiny-1",
     ]
@@ -261,32 +289,32 @@ class UnreadableStore(FolderStore):
         raise OSError(5, "Input/output error", self.address)
 
 
-def test_whatever_goes_wrong_the_looking_goes_on(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fabwafer_local.rollout.LOOK_SECONDS", 0.01)
+def test_no_failure_ends_the_reconciler(served: Served) -> None:
     served.promote("v8")
 
     async def watched() -> str:
-        said: asyncio.Queue[str] = asyncio.Queue()
-        store, management = UnreadableStore(Path("bad")), Management(served.server.management)
-        running = asyncio.create_task(
-            Reconciler(served.directory, served.records, store, management, said.put_nowait).run()
+        sentences: asyncio.Queue[str] = asyncio.Queue()
+        watching = reconciler(
+            served.directory,
+            served.records,
+            UnreadableStore(Path("bad")),
+            served.server.management,
+            sentences.put_nowait,
         )
-        first = await said.get()
+        running = asyncio.create_task(watching.run())
+        first = await sentences.get()
         await asyncio.sleep(0.1)
         assert not running.done()
         running.cancel()
         return first
 
-    said = asyncio.run(asyncio.wait_for(watched(), 60))
-    assert said == "the model stays as it is: [Errno 5] Input/output error: 'bad'"
+    sentence = asyncio.run(asyncio.wait_for(watched(), 60))
+    assert sentence == "the model stays as it is: [Errno 5] Input/output error: 'bad'"
     assert served.answering() == "tiny-1"
 
 
-def test_a_server_that_does_not_answer_is_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fabwafer_local.rollout.LOOK_SECONDS", 0.01)
-    nobody = Reconciler(
-        served.directory, served.records, served.store, Management("http://127.0.0.1:1"), served.said.append
-    )
+def test_a_server_that_does_not_answer_is_waited_for(served: Served) -> None:
+    nobody = reconciler(served.directory, served.records, served.store, "http://127.0.0.1:1", served.sentences.append)
 
     async def watched() -> None:
         running = asyncio.create_task(nobody.run())
@@ -295,4 +323,4 @@ def test_a_server_that_does_not_answer_is_waited_for(served: Served, monkeypatch
         running.cancel()
 
     asyncio.run(watched())
-    assert served.said == []
+    assert served.sentences == []

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +17,8 @@ import pytest
 from fabwafer.commands.system import SYSTEM_FILE, System, read_system
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
-from fabwafer.models.card import default_model, read_card
+from fabwafer.models.card import read_card
+from fabwafer.models.shipped import default_model
 from fabwafer.models.store import FolderStore
 from fabwafer_local.supervisor import PARTS_FILE
 from tests.support import tiny_models
@@ -169,6 +171,25 @@ def test_send_needs_no_credentials_for_the_systems_own_camera(up: Up, images: li
     assert (sent.returncode, sent.stderr) == (0, "")
     assert sent.stdout.startswith(f"{images[0]}: ")
     assert "%" in sent.stdout
+
+
+def test_the_model_of_a_later_release_is_reported_and_does_not_serve(tmp_path: Path) -> None:
+    def versions() -> dict[str, list[str]]:
+        shown = fabwafer("model", "list", "--json", "--data", str(tmp_path / "data"), cwd=tmp_path)
+        return {one["version"]: one["states"] for one in map(json.loads, shown.stdout.splitlines())}
+
+    releases = [tiny_models.make(tmp_path / version, version) for version in ("r1", "r2")]
+    with Up(tmp_path / "data", "--samples", "0", FABWAFER_MODEL=str(releases[0])) as first:
+        first.running()
+        assert versions() == {"r1": ["champion"]}
+        assert first.stop() == 0
+    with Up(tmp_path / "data", "--samples", "0", FABWAFER_MODEL=str(releases[1])) as second:
+        second.running()
+        second.wait_for("model r2 came with this release; to let it serve: fabwafer model promote r2")
+        assert versions() == {"r1": ["champion"], "r2": []}
+        with urllib.request.urlopen(f"{second.system.inference_url}/predictions/wafer") as answer:
+            assert json.load(answer)["versions"] == ["r1"]
+        assert second.stop() == 0
 
 
 def test_a_promoted_version_answers_and_after_a_rollback_the_shipped_one_does(

@@ -21,8 +21,9 @@ from fabwafer.maps.grid import OUTSIDE, count
 from fabwafer.maps.scaling import scale
 from fabwafer.maps.synthetic import make, sample
 from fabwafer.maps.wafermap import encode
-from fabwafer.models.card import Variant, default_model, read_card
+from fabwafer.models.card import Variant, read_card
 from fabwafer.models.classifier import Classifier
+from fabwafer.models.shipped import default_model
 from tests.support import wm811k
 
 RING = make(np.random.default_rng(4), "Edge-Ring", 40, 44)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fabwafer.models.card import CARD_NAME, ModelRefusedError, default_model, read_card, verify, write_card
+from fabwafer.models.card import CARD_NAME, ModelRefusedError, read_card, verify, write_card
 from fabwafer.models.classifier import Classifier
+from fabwafer.models.shipped import default_model
 from tests.support.tiny_models import make
 
 

@@ -135,7 +135,7 @@ def test_a_version_that_is_not_there_is_named(case: Case, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("version", ["../up", "", "a/b", ".hidden"])
 def test_a_version_stays_inside_the_store(case: Case, tmp_path: Path, version: str) -> None:
-    for use in (case.store.place, case.store.work_folder, case.store.published, case.store.publish):
+    for use in (case.store.location, case.store.work_folder, case.store.published, case.store.publish):
         with pytest.raises(StoreError, match="expected a version of letters"):
             use(version)
 

@@ -90,7 +90,9 @@ class TorchServe(ModelServer):
         directory.mkdir(parents=True, exist_ok=True)
         ports = free_ports(5)
         self.directory = directory
-        self.spec = torchserve.prepare(directory, model, torchserve.TorchServePorts(*ports), workers)
+        self.spec = torchserve.prepare(
+            directory, torchserve.build_archive(directory, model), torchserve.TorchServePorts(*ports), workers
+        )
         _Process.__init__(self, self.spec.argv, dict(self.spec.env), directory / "torchserve.log")
         self.temporary = self.spec.temporary
         self.url = f"http://127.0.0.1:{ports[0]}"

@@ -15,7 +15,7 @@ from typing import Self
 import psutil
 import pytest
 
-from fabwafer.models.card import default_model
+from fabwafer.models.shipped import default_model
 from fabwafer_local import torchserve
 from fabwafer_local.ports import free_ports
 from fabwafer_local.supervisor import end_session
@@ -95,7 +95,9 @@ class ModelServer(_Process):
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         ports = free_ports(5)
-        spec = torchserve.prepare(directory, default_model(), torchserve.TorchServePorts(*ports))
+        spec = torchserve.prepare(
+            directory, torchserve.build_archive(directory, default_model()), torchserve.TorchServePorts(*ports)
+        )
         super().__init__(spec.argv, dict(spec.env), directory / "torchserve.log")
         self.temporary = spec.temporary
         self.url = f"http://127.0.0.1:{ports[0]}"

@@ -23,8 +23,9 @@ from typer.testing import CliRunner
 from fabwafer.defects import SHIPPED_CLASSES
 from fabwafer.maps.scaling import scale
 from fabwafer.maps.synthetic import sample
-from fabwafer.models.card import ModelRefusedError, default_model, read_card, verify
+from fabwafer.models.card import ModelRefusedError, read_card, verify
 from fabwafer.models.classifier import Classifier
+from fabwafer.models.shipped import default_model
 from fabwafer_training import calibrate
 from fabwafer_training.augment import DRAWINGS, as_inputs, draw_all, draw_many, turn
 from fabwafer_training.commands.evaluate import app as evaluate_app

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fabwafer.models.card import ModelRefusedError, default_model, read_card, verify
+from fabwafer.models.card import ModelRefusedError, read_card, verify
 from fabwafer.models.classifier import Classifier
 from fabwafer.models.store import Store, open_store
-from fabwafer.records import Records, Rollout
+from fabwafer.records import Records
 from fabwafer_training.commands.retrain import app
 from fabwafer_training.commands.train import app as train_app
 from fabwafer_training.dataset import DataError, Dataset
@@ -21,7 +23,7 @@ from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
 from fabwafer_training.network import Shape, WaferNet
 from fabwafer_training.readers import read
 from fabwafer_training.readers.npz import write_npz
-from fabwafer_training.retrain import Outcome, champion_of, put_on_trial, retrain, split
+from fabwafer_training.retrain import Outcome, retrain, split
 from fabwafer_training.train import CHECKPOINT, Epoch, Settings
 from fabwafer_training.weights import interpolate_weights
 from tests.support.object_store import Bucket
@@ -128,7 +130,7 @@ def test_a_small_gold_set_publishes_a_version_that_waits_for_a_person(
     assert outcome.published
     assert not outcome.verdict.decided
     assert outcome.verdict.reasons[0].startswith("the gold set is too small to decide")
-    assert outcome.place == f"{store}/versions/{outcome.version}"
+    assert outcome.location == f"{store}/versions/{outcome.version}"
     folder = store.fetch(outcome.version, tmp_path / "fetched")
     card = read_card(folder)
     verify(folder, card)
@@ -180,9 +182,9 @@ def test_what_the_gate_refuses_is_not_published_and_ends_with_3(
     assert any("allowed is +1.0000" in reason for reason in said["verdict"]["reasons"])
     assert "the gate refuses" in result.stderr
     assert open_store(str(tmp_path / "store")).names() == []
-    assert (Path(said["place"]) / "report" / "confusion.png").exists()
+    assert (Path(said["location"]) / "report" / "confusion.png").exists()
     with Records(database) as records:
-        assert records.rollouts() == []
+        assert [rollout.candidate for rollout in records.rollouts()] == [None]
 
 
 def test_without_a_review_there_is_nothing_to_retrain_on(
@@ -211,9 +213,11 @@ def test_maps_that_cannot_be_used_end_with_4_and_what_is_away_with_1(
 
 
 def use_records(tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Leads commands to records with nothing in them."""
+    """Leads commands to records that name a champion and hold nothing else."""
     shutil.copy(migrated_sqlite, tmp_path / "records.db")
     url = f"sqlite:///{tmp_path / 'records.db'}"
+    with Records(url) as records:
+        records.set_rollout("first", author="kim")
     monkeypatch.setenv("FABWAFER_DATABASE_URL", url)
     return url
 
@@ -227,9 +231,9 @@ def test_what_the_gate_lets_through_is_put_on_trial_once(
         assert result.exit_code == 0, result.stderr
         version = json.loads(result.stdout)["version"]
         with Records(database) as records:
-            [said] = records.rollouts()
-        assert (said.champion, said.candidate, said.share) == (read_card(default_model()).version, version, 0.1)
-        assert said.author == "fabwafer retrain"
+            [trial, _] = records.rollouts()
+        assert (trial.champion, trial.candidate, trial.share) == ("first", version, 0.1)
+        assert trial.author == "fabwafer retrain"
     assert "it was candidate or champion in the records before" in result.stderr
 
 
@@ -246,53 +250,26 @@ def test_without_records_a_version_is_only_published(
         assert records.rollouts() == []
 
 
-def test_the_champion_is_the_one_in_the_records_else_the_shipped_model(
-    records: Records, store: Store, tmp_path: Path
+def test_a_champion_that_is_not_known_or_not_in_the_store_ends_with_1(
+    tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
-
-    def version() -> str:
-        return read_card(champion_of(records, store, tmp_path / "fetched", told.append)).version
-
-    shipped = read_card(default_model()).version
-    assert version() == shipped
-    make(store.work_folder("v1"), version="v1")
-    store.publish("v1")
-    records.set_rollout("v1", author="kim")
-    assert version() == "v1"
-    records.set_rollout(shipped, candidate="v1", share=0.5, author="kim")
-    assert version() == shipped
-    assert told == []
-    records.set_rollout("v9", author="kim")
-    assert version() == shipped
-    assert told == [f"the champion v9 is not in {store}: going on from the shipped model"]
+    given = ["--store", str(tmp_path / "store"), "--base", BASE, "--reviews", REVIEWS]
+    database = use_records(tmp_path, migrated_sqlite, monkeypatch)
+    absent = CliRunner().invoke(app, given)
+    assert (absent.exit_code, absent.stderr) == (1, f"there is no version first in {tmp_path / 'store'}\n")
+    unknown = f"sqlite:///{tmp_path / 'new.db'}"
+    shutil.copy(migrated_sqlite, tmp_path / "new.db")
+    monkeypatch.setenv("FABWAFER_DATABASE_URL", unknown)
+    result = CliRunner().invoke(app, given)
+    assert (result.exit_code, "the records name no champion yet" in result.stderr) == (1, True)
+    assert database != unknown
 
 
-def test_a_version_on_which_people_decided_is_not_put_on_trial_again(records: Records) -> None:
-    records.set_rollout("v1", author="kim")
-    assert put_on_trial(records, "v2")
-    records.set_rollout("v1", author="kim")  # the trial was ended
-    assert not put_on_trial(records, "v2")
-    assert not put_on_trial(records, "v1")
-    [ended, tried, _] = records.rollouts()
-    assert (ended.champion, ended.candidate) == ("v1", None)
-    assert (tried.champion, tried.candidate, tried.share) == ("v1", "v2", 0.1)
-
-
-def test_a_promotion_at_the_moment_of_the_trial_is_not_undone(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    look = records.rollouts
-
-    def looked_at_just_before_a_promotion() -> list[Rollout]:
-        seen = look()
-        if not seen:
-            records.set_rollout("v2", author="kim")
-        return seen
-
-    monkeypatch.setattr(records, "rollouts", looked_at_just_before_a_promotion)
-    assert put_on_trial(records, "v3")
-    assert [(said.champion, said.candidate) for said in look()] == [("v2", "v3"), ("v2", None)]
+def test_the_jobs_entry_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fabwafer_training", "--help"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "--maps-per-epoch" in done.stdout) == (0, True)
 
 
 def test_going_on_with_other_classes_keeps_all_but_the_last_layer(champion: Path, tmp_path: Path) -> None:

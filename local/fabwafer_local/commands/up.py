@@ -5,11 +5,12 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from fabwafer.commands.system import data_directory
+from fabwafer.commands.app import Commands
+from fabwafer.commands.options import Data
 
 if TYPE_CHECKING:
     from fabwafer.models.store import Store
@@ -17,31 +18,31 @@ if TYPE_CHECKING:
     from fabwafer_local.stack import Stack
     from fabwafer_local.view import View
 
-app = typer.Typer()
+app = Commands()
 
-SAMPLE_RATE = 4.0
+SAMPLE_RATE: Final = 4.0
 """Sample images a second: slow enough to watch."""
 
 
 @app.command()
-def up(
-    data: Annotated[Path | None, typer.Option(help="Where streams, records and credentials are kept.")] = None,
+async def up(
+    *,
+    data: Data = None,
     mqtt: Annotated[int | None, typer.Option(min=1, max=65535, help="Port for devices; default: a free one.")] = None,
     nats: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the bus.")] = None,
     inference: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the model server.")] = None,
     metrics: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the bridge's metrics.")] = None,
     samples: Annotated[int, typer.Option(min=0, help="Sample wafer maps to publish; 0: just serve.")] = 40,
 ) -> None:
-    """Start everything on this machine, publish sample wafer maps as a camera would, and show what comes of it.
+    """Start everything on this machine, publish sample wafer maps as a camera would, and show the predictions.
 
     Everything listens on 127.0.0.1 only. Ctrl-C stops it.
     """
-    from fabwafer.commands.system import store_address
-    from fabwafer.models.store import StoreError, open_store
-    from fabwafer.records import RecordsUnavailableError, SchemaError
+    from fabwafer.commands.system import data_directory, store_address
+    from fabwafer.errors import FabwaferError
+    from fabwafer.models.store import open_store
     from fabwafer_local.ports import Ports, chosen_ports
-    from fabwafer_local.stack import StackError, locked
-    from fabwafer_local.supervisor import PartFailedError
+    from fabwafer_local.stack import locked
 
     directory = data_directory(data)
     try:
@@ -49,44 +50,40 @@ def up(
             ports = Ports(
                 *chosen_ports({"--mqtt": mqtt, "--nats": nats, "--inference": inference, "--metrics": metrics})
             )
-            asyncio.run(_run(directory, open_store(store_address(None, data)), ports, samples))
-    except (StackError, StoreError, PartFailedError, SchemaError, RecordsUnavailableError, OSError) as error:
+            await _run(directory, open_store(store_address(None, data)), ports, samples)
+    except (FabwaferError, OSError) as error:
         raise SystemExit(f"fabwafer up: {error}") from None
 
 
 async def _run(directory: Path, store: "Store", ports: "Ports", samples: int) -> None:
-    """Runs the system until it is told to stop by a signal, or until a part fails for good."""
+    """Run the system until a signal asks it to stop, or until a part fails for good."""
     from rich.console import Console
 
+    from fabwafer.service.process import STOP_SIGNALS, end, first_of, until_signal
     from fabwafer_local.stack import Stack
     from fabwafer_local.view import View
 
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last when the terminal is closed
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:  # a terminal that cannot show a letter must not end the system
         reconfigure(errors="backslashreplace")
     view = View(Console())
-    stack = Stack(directory, store, ports, view.say)
-    work = asyncio.create_task(_work(stack, view, directory, samples))
-    stop = asyncio.create_task(stopping.wait())
-    try:
-        await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()  # raises: the work has no end of its own
-    finally:
-        stop.cancel()
-        while not work.done():  # asyncio.wait_for of Python 3.11 can lose a cancellation
-            work.cancel()
-            await asyncio.wait([work], timeout=0.5)
-        _ = work.cancelled() or work.exception()  # looked at: what it failed of was raised above
+
+    async def run(stopping: asyncio.Event) -> None:
+        stack = Stack(directory, store, ports, view.say)
+        work = asyncio.create_task(_work(stack, view, directory, samples))
         try:
-            view.say("Stopping: what is under way is finished first.")
-            await view.stop()
-        finally:  # whatever happens to what is only shown, no process stays behind
-            await stack.stop()
-        view.say("Stopped.")
+            await first_of(stopping, work)
+        finally:
+            await end([work])
+            _ = work.cancelled() or work.exception()  # marks it as seen; it was raised above
+            try:
+                view.say("Stopping: what is under way is finished first.")
+                await view.stop()
+            finally:  # a failing view must not leave processes behind
+                await stack.stop()
+            view.say("Stopped.")
+
+    await until_signal(run, (*STOP_SIGNALS, signal.SIGHUP))  # SIGHUP comes when the terminal is closed
 
 
 async def _work(stack: "Stack", view: "View", directory: Path, samples: int) -> None:

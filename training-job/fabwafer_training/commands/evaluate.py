@@ -36,8 +36,9 @@ def evaluate(
 
     import numpy as np
 
-    from fabwafer.models.card import ModelRefusedError, default_model
+    from fabwafer.models.card import ModelRefusedError
     from fabwafer.models.classifier import Classifier
+    from fabwafer.models.shipped import default_model
     from fabwafer_training.dataset import DataError
     from fabwafer_training.readers import read
     from fabwafer_training.report import evaluate as measure_model

@@ -3,46 +3,43 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+from fabwafer.commands.app import Commands
+from fabwafer.commands.options import Data, Json, StoreAddress
 
 if TYPE_CHECKING:
     from fabwafer.records import Records
     from fabwafer_training.retrain import Outcome
     from fabwafer_training.train import Epoch
 
-app = typer.Typer()
+app = Commands()
 
-EPOCHS = 8
-MAPS_PER_EPOCH = 8_000
-_REFUSED = 3
-"""The exit code when the gate refuses; 2 is wrong usage."""
-_UNUSABLE = 4
-"""The exit code when maps or champion cannot be used: unlike 1 (something is away), trying again will not help."""
+EPOCHS: Final = 8
+MAPS_PER_EPOCH: Final = 8_000
+AUTHOR: Final = "fabwafer retrain"
+"""Who starts a trial, in the history of the rollout."""
+REFUSED: Final = 3
+"""Exit code when the gate refuses; 2 is wrong usage."""
+UNUSABLE: Final = 4
+"""Exit code when maps or champion cannot be used. A retry cannot help, unlike after 1: records or store unavailable."""
 
 
 @app.command()
 def retrain(
     *,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            help="The model store, a folder or s3://BUCKET/PREFIX; "
-            "else $FABWAFER_MODEL_STORE, else model-store in the data directory."
-        ),
-    ] = None,
+    store: StoreAddress = None,
     work: Annotated[
         Path | None,
         typer.Option(
             envvar="FABWAFER_WORK",
-            help="Where versions are made for a store by URL; else among the temporary files. "
-            "A store in a folder has its own place for it.",
+            help="The folder in which versions are made for a store by URL; else one in the temporary directory. "
+            "A store in a folder has its own.",
         ),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="The system's data directory, for its records and its model store.")
-    ] = None,
+    data: Data = None,
     base: Annotated[
         str, typer.Option(envvar="FABWAFER_BASE", help="The maps that are replayed: any form that train reads.")
     ] = "synthetic:9000",
@@ -54,25 +51,26 @@ def retrain(
         Path | None,
         typer.Option(
             envvar="FABWAFER_CHAMPION",
-            help="The champion's folder; else the champion in the records, else the shipped model.",
+            help="The champion's folder; else the champion that the records name, and without records the model "
+            "that came with this release.",
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="How often to draw maps and train on them.")] = EPOCHS,
-    maps_per_epoch: Annotated[int, typer.Option(min=1, help="Maps drawn in a round.")] = MAPS_PER_EPOCH,
-    seed: Annotated[int, typer.Option(min=0, help="Decides everything that is left to chance.")] = 0,
+    maps_per_epoch: Annotated[int, typer.Option(min=1, help="Maps drawn in an epoch.")] = MAPS_PER_EPOCH,
+    seed: Annotated[int, typer.Option(min=0, help="Of all random numbers.")] = 0,
     gold_maps: Annotated[int, typer.Option(help="Gate: gold maps a class needs before it decides.")] = 30,
     macro_f1_fall: Annotated[float, typer.Option(help="Gate: allowed lower bound of the macro-F1 difference.")] = 0.005,
     recall_fall: Annotated[float, typer.Option(help="Gate: allowed fall of any class's recall.")] = 0.03,
     recall_floor: Annotated[float, typer.Option(help="Gate: no class's recall may fall below this.")] = 0.85,
     missed_as_none: Annotated[float, typer.Option(help="Gate: the largest share of defects called none.")] = 0.02,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on what became of it.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Go on from the champion with reviewed maps; what passes the gate becomes a new version in the store.
+    """Train the champion further on reviewed maps; a version that passes the gate is published into the store.
 
-    It is put on trial, too, where there are records. While gold maps are too few for the gate, a person promotes it.
+    Where there are records it is also put on trial. While the gold maps are too few for the gate, a person promotes it.
 
     Ends with 3 when the gate refuses, after naming each class and figure; with 4 when the maps or the champion cannot
-    be used; with 1 when the records or the store cannot be reached.
+    be used; with 1 when the records or the store cannot be used now.
     """
     import json
     import tempfile
@@ -80,15 +78,17 @@ def retrain(
 
     from rich.console import Console
 
-    from fabwafer.commands.system import SystemNotFoundError, store_address
-    from fabwafer.models.card import ModelRefusedError, default_model
-    from fabwafer.models.store import StoreError, open_store
-    from fabwafer.records import RecordsUnavailableError, SchemaError
+    from fabwafer.commands.system import store_address
+    from fabwafer.errors import FabwaferError
+    from fabwafer.models import rollout
+    from fabwafer.models.card import ModelRefusedError
+    from fabwafer.models.shipped import default_model
+    from fabwafer.models.store import open_store
+    from fabwafer.records import SchemaError
     from fabwafer_training import processes
     from fabwafer_training.dataset import DataError, UnreachableError
     from fabwafer_training.gate import Limits
     from fabwafer_training.readers import read
-    from fabwafer_training.retrain import champion_of, put_on_trial
     from fabwafer_training.retrain import retrain as run
 
     console = Console(stderr=True, soft_wrap=True, quiet=not processes.is_first())
@@ -96,13 +96,15 @@ def retrain(
     def show(done: "Epoch") -> None:
         console.print(f"epoch {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s")
 
-    put = False
+    on_trial = False
     try:
         opened = open_store(store_address(store, data), work)
         url = _records_url(store, data)
         with _opened(url) as records, tempfile.TemporaryDirectory(prefix="fabwafer-champion-") as folder:
+            if records:
+                rollout.current(records)  # raises now, not after hours of training
             if champion is None:
-                champion = champion_of(records, opened, Path(folder), console.print) if records else default_model()
+                champion = rollout.champion_folder(records, opened, Path(folder)) if records else default_model()
             reviewed = read(f"records:{url}" if url and reviews == "records" else reviews)
             if len(reviewed) == 0 and not reviewed.unread:
                 console.print("No wafer was reviewed: there is nothing to retrain on.")
@@ -122,29 +124,27 @@ def retrain(
             if outcome is None:
                 return
             if records and outcome.published and outcome.verdict.passed:
-                put = put_on_trial(records, outcome.version)
-    except (UnreachableError, RecordsUnavailableError, StoreError, SystemNotFoundError, OSError) as error:
+                on_trial = rollout.start_first_trial(records, outcome.version, author=AUTHOR)
+    except (FabwaferError, OSError) as error:
         console.print(str(error))
-        raise typer.Exit(1) from None
-    except (DataError, ModelRefusedError, SchemaError) as error:
-        console.print(str(error))
-        raise typer.Exit(_UNUSABLE) from None
+        lasting = isinstance(error, (DataError, ModelRefusedError, SchemaError))
+        raise typer.Exit(UNUSABLE if lasting and not isinstance(error, UnreachableError) else 1) from None
     if as_json:
         print(json.dumps(asdict(outcome), default=str))
-    for sentence in _told(outcome, put=put, records=url is not None):
+    for sentence in _summary(outcome, on_trial=on_trial, records=url is not None):
         console.print(sentence)
     if not outcome.published:
-        raise typer.Exit(_REFUSED)
+        raise typer.Exit(REFUSED)
 
 
-def _told(outcome: "Outcome", *, put: bool, records: bool) -> list[str]:
-    """What people are told at the end: why the gate did not pass it, where it is, and what is to be done."""
-    from fabwafer_training.retrain import TRIAL_SHARE
+def _summary(outcome: "Outcome", *, on_trial: bool, records: bool) -> list[str]:
+    """Return sentences for people: the gate's reasons, where the version is, and what happens with it next."""
+    from fabwafer.models.rollout import TRIAL_SHARE
 
-    version, place = outcome.version, outcome.place
+    version, location = outcome.version, outcome.location
     if not outcome.published:
-        return [*outcome.verdict.reasons, f"the gate refuses {version}; its report is in {place}/report"]
-    if put:
+        return [*outcome.verdict.reasons, f"the gate refuses {version}; its report is in {location}/report"]
+    if on_trial:
         then = f"it is the candidate in the records, with {TRIAL_SHARE:.0%} of the images"
     elif not outcome.verdict.passed:
         then = f"a person decides on it; to promote it: fabwafer model promote {version}"
@@ -152,14 +152,14 @@ def _told(outcome: "Outcome", *, put: bool, records: bool) -> list[str]:
         then = "it was candidate or champion in the records before, and they are left as they are"
     else:
         then = f"no records here; to put it on trial: fabwafer model candidate {version}"
-    return [*outcome.verdict.reasons, f"{version} is in {place}", then]
+    return [*outcome.verdict.reasons, f"{version} is in {location}", then]
 
 
 def _records_url(store: str | None, data: Path | None) -> str | None:
-    """Where the records are whose champion is retrained, if there are any.
+    """Return the URL of the records that name the champion, or None where there are none.
 
-    A store that is named without a system is for trying things out: the records of the system that happens to be in
-    the default data directory have nothing to do with it.
+    A store that is named without a system does not belong to the system in the default data directory, so the records
+    there are not used.
     """
     import os
 
@@ -178,7 +178,7 @@ def _records_url(store: str | None, data: Path | None) -> str | None:
 
 @contextmanager
 def _opened(url: str | None) -> "Iterator[Records | None]":
-    """Opens the records, if there are any, and checks that they fit."""
+    """Open the records, if there are any, and check that their tables fit."""
     from fabwafer.records import Records
 
     if url is None:

@@ -1,5 +1,6 @@
-"""The archive: what is in it, and what gets none."""
+"""The archive: what is in it, and which folders get none."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -8,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fabwafer.models.archive import build
 from fabwafer.models.card import ModelRefusedError, read_card
 from fabwafer.models.classifier import Classifier
-from fabwafer_handlers.archive import build
 from tests.support import tiny_models
 
 
@@ -20,28 +21,28 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_an_archive_holds_the_model_its_card_and_the_handler(tiny_model: Path, tmp_path: Path) -> None:
-    built = build(tiny_model, tmp_path / "out")
+def test_an_archive_holds_the_model_its_card_and_the_handlers_name(tiny_model: Path, tmp_path: Path) -> None:
+    built = build(tiny_model, tmp_path / "out" / "wafer.mar")
     with zipfile.ZipFile(built.path) as archive:
         archive.extractall(tmp_path / "unpacked")
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
     assert manifest["model"]["modelName"] == "wafer"
     assert manifest["model"]["modelVersion"] == built.version == "tiny-1"
-    assert (tmp_path / "unpacked" / manifest["model"]["handler"]).is_file()
+    assert importlib.util.find_spec(manifest["model"]["handler"]) is not None
     assert (tmp_path / "unpacked" / manifest["model"]["configFile"]).is_file()
     assert Classifier(tmp_path / "unpacked").card.digest == built.digest == read_card(tiny_model).digest
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
-    archives = [build(tiny_models.make(tmp_path / name), tmp_path / f"out-{name}").path for name in ("a", "b")]
+    archives = [build(tiny_models.make(tmp_path / name), tmp_path / f"{name}.mar").path for name in ("a", "b")]
     assert archives[0].read_bytes() == archives[1].read_bytes()
-    other = build(tiny_models.make(tmp_path / "c", seed=1), tmp_path / "out-c").path
+    other = build(tiny_models.make(tmp_path / "c", seed=1), tmp_path / "c.mar").path
     assert other.read_bytes() != archives[0].read_bytes()
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelRefusedError, match="expected a model card"):
-        build(tmp_path, tmp_path / "out")
+        build(tmp_path, tmp_path / "out" / "wafer.mar")
     assert not (tmp_path / "out").exists()
 
 
@@ -50,7 +51,7 @@ def test_a_model_that_is_not_the_cards_gets_no_archive(harm: str, tmp_path: Path
     model = tiny_models.make(tmp_path / "model")
     (model / "tiny.onnx").write_bytes(b"x") if harm == "changed" else (model / "tiny.onnx").unlink()
     with pytest.raises(ModelRefusedError):
-        build(model, tmp_path / "out")
+        build(model, tmp_path / "out" / "wafer.mar")
     assert not list(tmp_path.rglob("*.mar*"))
 
 

@@ -1,4 +1,4 @@
-"""`fabwafer archive`: builds the archive that TorchServe loads."""
+"""`fabwafer archive`: the archive that TorchServe loads."""
 
 import json
 from dataclasses import asdict
@@ -7,23 +7,25 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer()
+from fabwafer.commands.app import Commands
+from fabwafer.commands.options import Json
+
+app = Commands()
 
 
 @app.command()
 def archive(
+    *,
     model: Annotated[Path | None, typer.Option(help="The model's folder; without it, the one that is shipped.")] = None,
     out: Annotated[Path, typer.Option(help="The folder to put wafer.mar into.")] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: path, version, digest.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Build wafer.mar, the archive that TorchServe loads, from a model's folder."""
-    from fabwafer.models.card import ModelRefusedError, default_model
-    from fabwafer_handlers.archive import build
+    from fabwafer.models.archive import ARCHIVE_NAME, build
+    from fabwafer.models.shipped import default_model
 
     try:
-        built = build(model or default_model(), out)
-    except ModelRefusedError as error:
-        raise SystemExit(str(error)) from None
+        built = build(model or default_model(), out / ARCHIVE_NAME)
     except OSError as error:
         raise SystemExit(f"could not write the archive into {out}: {error.strerror}") from None
     if as_json:

@@ -1,0 +1,66 @@
+"""Set-up of the models of a system: this release's model is in the store, and the records name a champion.
+
+One owner runs it: `fabwafer up` on one machine, the set-up Job in a cluster.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from fabwafer.models.card import CARD_NAME, ModelCard, read_card, read_checked
+from fabwafer.models.shipped import default_model
+from fabwafer.models.store import Store
+from fabwafer.records import Records, RolloutChangedError
+
+AUTHOR: Final = "fabwafer"
+"""Who names the first champion, in the history of the rollout."""
+
+
+def set_up(records: Records, store: Store) -> list[str]:
+    """Publish this release's model into the store, and name it champion where the records name none.
+
+    Later starts change nothing. The model of a later release is added to the store and serves only when promoted.
+
+    Args:
+        records: They name the champion.
+        store: Where the model is published.
+
+    Returns:
+        Sentences for people on a model that was added, or that differs from the one in the store.
+
+    Raises:
+        ModelRefusedError: The model is not complete.
+        StoreError: The store cannot be used.
+    """
+    folder = default_model()
+    card = read_card(folder)
+    sentences = []
+    added = card.version not in store.names()
+    if added:
+        _publish(store, folder, card)
+    elif (stored := store.card(card.version)) is not None and stored.digest != card.digest:
+        sentences.append(
+            f"the version {card.version} in {store} is not the {card.version} in {folder}; the one in the store is used"
+        )
+    rollout = records.rollout()
+    if rollout is None:
+        _name_champion(records, card.version)
+        return sentences
+    if added:
+        sentences.append(
+            f"model {card.version} came with this release; to let it serve: fabwafer model promote {card.version}"
+        )
+    return sentences
+
+
+def _publish(store: Store, folder: Path, card: ModelCard) -> None:
+    work = store.work_folder(card.version)
+    for entry in card.entries:
+        (work / entry.name).write_bytes(read_checked(folder, entry))
+    (work / CARD_NAME).write_bytes((folder / CARD_NAME).read_bytes())
+    store.publish(card.version)
+
+
+def _name_champion(records: Records, version: str) -> None:
+    with contextlib.suppress(RolloutChangedError):  # a champion that somebody names at this moment stays
+        records.set_rollout(version, author=AUTHOR, after=0)

@@ -1,0 +1,101 @@
+"""TorchServe's management API: which versions of the model it holds, and which of them answers."""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp
+
+from fabwafer.models.archive import MODEL_NAME
+from fabwafer.models.model_server import NotLoadedError, ServerUnavailableError
+
+TIMEOUT_SECONDS: Final = 150.0
+"""Longer than the archive's startupTimeout for a worker."""
+
+
+class Management:
+    """The management API, for the one model that the server has.
+
+    Every method raises NotLoadedError when the server refuses, and ServerUnavailableError when it does not answer.
+
+    Args:
+        url: `http://HOST:PORT`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._models = f"{url}/models"
+        self._model = f"{self._models}/{MODEL_NAME}"
+
+    async def versions(self) -> tuple[str, list[str]]:
+        """Return the version that answers requests, and all that are loaded."""
+        (answering,) = await self._request("GET", self._model)
+        loaded = await self._request("GET", f"{self._model}/all")
+        return answering["modelVersion"], [one["modelVersion"] for one in loaded]
+
+    async def load(self, archive: str) -> None:
+        """Load an archive of the server's model store beside what answers; return when it could answer.
+
+        Args:
+            archive: The archive's file name.
+        """
+        parameters = {"model_name": MODEL_NAME, "url": archive, "initial_workers": "1", "synchronous": "true"}
+        await self._request("POST", self._models, parameters)
+
+    async def answer_with(self, version: str) -> None:
+        """Let a loaded version answer all requests."""
+        await self._request("PUT", f"{self._model}/{quote(version, safe='')}/set-default")
+
+    async def drop(self, version: str) -> None:
+        """Unload a version that does not answer."""
+        await self._request("DELETE", f"{self._model}/{quote(version, safe='')}")
+
+    async def _request(self, method: str, url: str, parameters: dict[str, str] | None = None) -> Any:
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)) as http,
+                http.request(method, url, params=parameters) as response,
+            ):
+                if response.status != HTTPStatus.OK:
+                    reason = (await response.text()).strip()
+                    raise NotLoadedError(f"the model server refused {method} {response.url.path}: {reason}")
+                return await response.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ServerUnavailableError(f"the model server did not answer {method} {url}: {error!r}") from None
+
+
+class TorchServe:
+    """A TorchServe as the reconciler drives it (`fabwafer.models.model_server.ModelServer`).
+
+    Args:
+        management: Its management API.
+        archive: Returns the archive of a version in the server's model store, building it where it is missing.
+        load_at_start: Lets the server load an archive at its next start.
+    """
+
+    def __init__(
+        self, management: Management, archive: Callable[[str], Path], load_at_start: Callable[[Path], None]
+    ) -> None:
+        self._management, self._archive, self._load_at_start = management, archive, load_at_start
+
+    async def versions(self) -> tuple[str, list[str]]:
+        """Return the version that answers requests, and all that are loaded."""
+        return await self._management.versions()
+
+    async def load(self, version: str) -> None:
+        """Load a version beside what answers; return when it could answer."""
+        archive = await asyncio.to_thread(self._archive, version)
+        await self._management.load(archive.name)
+
+    async def answer_with(self, version: str) -> None:
+        """Let a loaded version answer all requests, now and after a restart of the server."""
+        archive = await asyncio.to_thread(self._archive, version)
+        # First: a server that restarts before the next request then loads this version.
+        await asyncio.to_thread(self._load_at_start, archive)
+        await self._management.answer_with(version)
+
+    async def drop(self, version: str) -> None:
+        """Unload a version that does not answer."""
+        await self._management.drop(version)

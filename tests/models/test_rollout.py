@@ -1,0 +1,92 @@
+"""The rollout: what is decided on champion and candidate, and what a program must not undo."""
+
+from pathlib import Path
+
+import pytest
+
+from fabwafer.models.rollout import (
+    RolloutError,
+    champion_folder,
+    count_outcome,
+    current,
+    earlier_champions,
+    promote,
+    start_first_trial,
+)
+from fabwafer.models.store import FolderStore
+from fabwafer.records import Compared, Records, Rollout
+from tests.support.tiny_models import make
+
+
+@pytest.mark.parametrize(
+    ("champions", "earlier"),
+    [
+        ([], []),
+        (["a"], []),
+        (["a", "b"], ["a"]),
+        (["a", "b", "b", "c"], ["b", "a"]),
+        (["a", "b", "c", "b"], ["a"]),
+        (["a", "b", "c", "b", "d"], ["b", "a"]),
+        (["a", "b", "c", "b", "c"], ["b", "a"]),
+        (["a", "b", "c", "d", "c", "b", "e"], ["b", "a"]),
+        (["a", "b", "a", "c"], ["a"]),
+    ],
+)
+def test_a_rollback_never_leads_to_a_version_that_was_left(champions: list[str], earlier: list[str]) -> None:
+    rollouts = [Rollout(champion, None, 0.0, "kim", number) for number, champion in enumerate(champions)]
+    assert earlier_champions(rollouts[::-1]) == earlier
+
+
+def test_before_the_set_up_no_champion_is_known_and_one_can_be_promoted(records: Records, tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "store")
+    with pytest.raises(RolloutError, match="the records name no champion yet"):
+        current(records)
+    with pytest.raises(RolloutError, match="the versions there are: none"):
+        promote(records, store, author="kim")
+    make(store.work_folder("v1"), "v1")
+    store.publish("v1")
+    change = promote(records, store, "v1", author="kim")
+    assert (change.before, change.after.champion, change.changed) == (None, "v1", True)
+    assert not promote(records, store, "v1", author="kim").changed
+    assert champion_folder(records, store, tmp_path).name == "v1"
+
+
+def test_a_version_on_which_people_decided_is_not_put_on_trial_again(records: Records) -> None:
+    records.set_rollout("v1", author="kim")
+    assert start_first_trial(records, "v2", author="retraining")
+    records.set_rollout("v1", author="kim")  # ends the trial
+    assert not start_first_trial(records, "v2", author="retraining")
+    assert not start_first_trial(records, "v1", author="retraining")
+    [ended, trial, _] = records.rollouts()
+    assert (ended.champion, ended.candidate) == ("v1", None)
+    assert (trial.champion, trial.candidate, trial.share) == ("v1", "v2", 0.1)
+
+
+def test_a_promotion_at_the_moment_of_the_trial_is_not_undone(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records.set_rollout("v1", author="kim")
+    look = records.rollouts
+
+    def look_just_before_a_promotion() -> list[Rollout]:
+        seen = look()
+        if len(seen) == 1:
+            records.set_rollout("v2", author="kim")
+        return seen
+
+    monkeypatch.setattr(records, "rollouts", look_just_before_a_promotion)
+    assert start_first_trial(records, "v3", author="retraining")
+    assert [(one.champion, one.candidate) for one in look()] == [("v2", "v3"), ("v2", None), ("v1", None)]
+
+
+def test_the_outcome_counts_where_the_two_differ_and_who_is_right() -> None:
+    compared = [
+        Compared("Loc", "Loc", "Loc"),
+        Compared("Loc", "Scratch", None),
+        Compared("none", "Donut", "Donut"),
+        Compared("Loc", "Scratch", "Loc"),
+    ]
+    outcome = count_outcome("v2", compared)
+    assert (outcome.candidate, outcome.images, outcome.agreed) == ("v2", 4, 1)
+    assert outcome.differing == [("Loc", "Scratch", 2), ("none", "Donut", 1)]
+    assert (outcome.reviewed, outcome.champion_right, outcome.candidate_right) == (3, 2, 2)
