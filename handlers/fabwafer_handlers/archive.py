@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fabwafer.messages.inference import MODEL_NAME
 from fabwafer.models.card import CARD_NAME, read_card, read_verified
-from fabwafer_handlers.protocol import MODEL_NAME
 
 _HERE: Final = Path(__file__).parent
 _HANDLER: Final = "archived_handler.py"

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from kserve import model_server
 from kserve.errors import InvalidInput
 
+from fabwafer.messages.inference import MODEL_NAME
 from fabwafer.models.card import ModelRefusedError
 from fabwafer.models.classifier import Classifier
 from fabwafer_handlers import protocol
@@ -31,7 +32,7 @@ class WaferModel(kserve.Model):  # type: ignore[misc]
         name: The name it is served under.
     """
 
-    def __init__(self, directory: Path, name: str = protocol.MODEL_NAME) -> None:
+    def __init__(self, directory: Path, name: str = MODEL_NAME) -> None:
         super().__init__(name)
         self._directory = directory
 
@@ -135,7 +136,7 @@ def main() -> None:
     """Serves a model folder."""
     parser = argparse.ArgumentParser(parents=[model_server.parser], conflict_handler="resolve")
     parser.add_argument("--model_dir", type=Path, default=Path("/mnt/models/wafer"), help="the model's folder")
-    parser.add_argument("--model_name", default=protocol.MODEL_NAME, help="the name to serve it under")
+    parser.add_argument("--model_name", default=MODEL_NAME, help="the name to serve it under")
     arguments = parser.parse_args()
     model = WaferModel(arguments.model_dir, arguments.model_name)
     try:
