@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from fabwafer.defects import is_defect
 from fabwafer.maps.counts import MapCounts
-from fabwafer.messages.bodies import CONTEXT_FIELDS, Image, Prediction
+from fabwafer.messages.bodies import CONTEXT_FIELDS, ImageMetadata, Prediction
 from fabwafer.records.tables import alerts, predictions, shots, wafers
 
 WaferKey = tuple[str, str, str]
@@ -32,7 +32,7 @@ class Shot:
     together they are the order of receipt, since device clocks lie.
     """
 
-    image: Image
+    image: ImageMetadata
     data: bytes
     received: int
     sequence: int
@@ -102,7 +102,7 @@ def store_predictions(
     return StoredPredictions([kept[key] for key in new], raised)
 
 
-def _wafer_key(message: Image | Prediction) -> WaferKey:
+def _wafer_key(message: ImageMetadata | Prediction) -> WaferKey:
     return message.fab, message.camera, message.imgid
 
 
@@ -232,7 +232,7 @@ def _prediction_row(one: ReceivedPrediction) -> dict[str, Any]:
     }
 
 
-def _carried(message: Image | Prediction) -> dict[str, Any]:
+def _carried(message: ImageMetadata | Prediction) -> dict[str, Any]:
     context = {name: getattr(message, name) for name in CONTEXT_FIELDS}
     return {
         **{name: value if value is None else _text(value) for name, value in context.items()},

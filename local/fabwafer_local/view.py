@@ -16,7 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fabwafer.defects import NOT_A_WAFER, is_defect
-from fabwafer.messages.bodies import Alert, MessageRefusedError, Topic, read_device_prediction
+from fabwafer.messages.bodies import Alert, read_device_prediction
+from fabwafer.messages.headers import SOURCE
+from fabwafer.messages.refusals import MessageRefusedError
+from fabwafer.messages.topics import ALERT_TOPICS, IMAGE_TOPICS, PREDICTION_TOPICS, Topic
 
 ROWS: Final = 12
 WAITING_LIMIT: Final = 10_000
@@ -58,9 +61,9 @@ class View:
         self._client = await nats.connect(
             nats_url, name="fabwafer-up", max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=_quiet
         )
-        await self._client.subscribe("fabwafer.*.*.img.*", cb=self._image)
-        await self._client.subscribe("fabwafer.*.*.prediction.*", cb=self._prediction)
-        await self._client.subscribe("fabwafer.*.*.alert.*", cb=self._alert)
+        await self._client.subscribe(IMAGE_TOPICS, cb=self._image)
+        await self._client.subscribe(PREDICTION_TOPICS, cb=self._prediction)
+        await self._client.subscribe(ALERT_TOPICS, cb=self._alert)
 
     async def stop(self) -> None:
         """Stops listening."""
@@ -80,7 +83,7 @@ class View:
 
     async def _prediction(self, message: Msg) -> None:
         # Who says so is told by the header that only the bridge may set, never by the body.
-        cluster = (message.headers or {}).get("Fabwafer-Source") == "cluster"
+        cluster = (message.headers or {}).get(SOURCE) == "cluster"
         try:
             said = read_device_prediction(Topic.from_subject(message.subject), message.data)
         except MessageRefusedError:

@@ -332,6 +332,7 @@ async def test_a_dead_letter_passes_when_it_is_replayed_after_what_was_wrong_is_
         origin=f"$MQTT.msgs.fabwafer.faba.{camera}.img.m1",
         payload=good,
         reason="refused by an older version",
+        code=dead_letters.Reason.FIELD,
         message_id="older",
         headers={},
     )

@@ -3,7 +3,8 @@
 import pytest
 
 from fabwafer.defects import NOT_A_WAFER
-from fabwafer.messages.bodies import Topic, read_device_prediction
+from fabwafer.messages.bodies import read_device_prediction
+from fabwafer.messages.topics import Topic
 from fabwafer.records import ReceivedPrediction, Records
 from tests.support.records import CAPTURED, said, the_record
 

@@ -5,36 +5,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import nats
-
 from fabwafer.commands.system import System, write_system
-from fabwafer_bridge import streams
 from tests.support.nats_servers import NatsServer, free_ports
 from tests.support.running import wait_until
-
-PATIENCE: Final = 30.0
-
-
-async def make_streams(url: str, *, replicas: int = 1, mqtt_max_bytes: int = 64 << 20) -> None:
-    """Makes the streams as the bridge does when it starts; waits for a cluster that elects its leaders."""
-    client = await nats.connect(url)
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            await streams.ensure_streams(
-                client.jetstream(), replicas=replicas, mqtt_max_bytes=mqtt_max_bytes, max_bytes=64 << 20
-            )
-            break
-        except (nats.errors.Error, TimeoutError):
-            assert time.monotonic() < deadline, "the streams could not be made"
-    await client.close()
+from tests.support.streams import make_streams as make_streams  # noqa: PLC0414
 
 
 class DeviceAuthProcess:

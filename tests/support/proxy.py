@@ -9,10 +9,15 @@ from aiohttp import web
 
 
 class Proxy:
-    """In front of the real model server: fails each request that holds a poisoned image, as a crash in it would."""
+    """In front of the real model server: fails on some images.
+
+    A request that holds a poisoned image fails as a whole, as a crash would make it. An unreadable image has an answer
+    of its own that says so. Both are sets of base64 texts.
+    """
 
     def __init__(self, target: str) -> None:
         self.poison: set[str] = set()
+        self.unreadable: set[str] = set()
         self.calls: list[int] = []
         self._target = target
         self._ready = threading.Event()
@@ -50,4 +55,14 @@ class Proxy:
         if self.poison & set(images):
             return web.Response(status=503, text="the worker died")
         async with self._session.post(f"{self._target}{request.path}", data=body) as answer:
-            return web.Response(status=answer.status, body=await answer.read())
+            return web.Response(status=answer.status, body=self._spoiled(images, await answer.read()))
+
+    def _spoiled(self, images: list[str], answer: bytes) -> bytes:
+        if not self.unreadable & set(images):
+            return answer
+        body = json.loads(answer)
+        data = {output["name"]: output["data"] for output in body["outputs"]}
+        for index, image in enumerate(images):
+            if image in self.unreadable:
+                data["label"][index], data["error"][index] = "", "expected an image that this version can read"
+        return json.dumps(body).encode()
