@@ -165,12 +165,12 @@ async def replay(js: JetStreamContext, sequence: int) -> str:
     message = await js.get_msg(DEAD, sequence)
     headers = dict(message.headers or {})
     origin: str = headers[ORIGIN]
-    kept = {key: value for key, value in headers.items() if key not in (REASON, CODE, SUBJECT, ORIGIN, MESSAGE_ID)}
+    carried = {key: value for key, value in headers.items() if key not in (REASON, CODE, SUBJECT, ORIGIN, MESSAGE_ID)}
     # An id of its own for this replay: the one it once had may still be in the stream's window of duplicates. A replay
     # that is killed between the two steps is replayed again, under the same id.
     created = (message.time or datetime.now(UTC)).timestamp()
     await js.publish(
-        origin, message.data or b"", headers={**kept, MQTT_PUBLISH: "1", MESSAGE_ID: f"replay:{sequence}:{created}"}
+        origin, message.data or b"", headers={**carried, MQTT_PUBLISH: "1", MESSAGE_ID: f"replay:{sequence}:{created}"}
     )
     await js.delete_msg(DEAD, sequence)
     return origin

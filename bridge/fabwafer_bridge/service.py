@@ -47,28 +47,37 @@ class Bridge:
         Raises:
             Exception: A consumer failed in a way that it has no answer to; the process should end and be started anew.
         """
-        settings = self._settings
         async with contextlib.AsyncExitStack() as stack:
-            health = HealthServer(self._why_unready)
-            stack.push_async_callback(health.stop)
-            log.info("metrics", address=await health.start(settings.metrics_host, settings.metrics_port))
-            self._client = client = await connect(
-                settings.bus, name="fabwafer-bridge", reconnected=self._renew, closed=self._gone
-            )
-            stack.push_async_callback(_close, client)
-            self._runtime = runtime = Runtime(settings, client, stack)
-            await wait_for_streams(runtime.js)
-            # The last of a wafer's way first, so that nothing arrives before those who wait for it.
-            for role in reversed(ROLES):
-                if role in self._roles:
-                    await ROLES[role](runtime)
-            runtime.start(lag.follow(runtime.js))
-            runtime.start(self._until_gone())
-            self._unready = None
-            log.info("ready", roles=list(self._roles))
-            await first_of(stopping, *runtime.tasks)
+            # It waits for the bus, the streams and the database, each of which may be away when the process has to end.
+            starting = asyncio.create_task(self._start(stack))
+            await first_of(stopping, starting)
+            if self._runtime is not None and not stopping.is_set():
+                await first_of(stopping, *self._runtime.tasks)
             self._unready = "stopping"
-            await _drain(runtime)
+            await end([starting])
+            if self._runtime is not None:
+                await _drain(self._runtime)
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        """Start the roles, each as soon as what it needs is there."""
+        settings = self._settings
+        health = HealthServer(self._why_unready)
+        stack.push_async_callback(health.stop)
+        log.info("metrics", address=await health.start(settings.metrics_host, settings.metrics_port))
+        self._client = client = await connect(
+            settings.bus, name="fabwafer-bridge", reconnected=self._renew, closed=self._gone
+        )
+        stack.push_async_callback(_close, client)
+        self._runtime = runtime = Runtime(settings, client, stack)
+        await wait_for_streams(runtime.js)
+        # The last of a wafer's way first, so that nothing arrives before those who wait for it.
+        for role in reversed(ROLES):
+            if role in self._roles:
+                await ROLES[role](runtime)
+        runtime.start(lag.follow(runtime.js))
+        runtime.start(self._until_gone())
+        self._unready = None
+        log.info("ready", roles=list(self._roles))
 
     def _why_unready(self) -> str | None:
         if self._unready is None and self._client is not None and not self._client.is_connected:

@@ -31,8 +31,8 @@ def proxy(model_server: ModelServer) -> Iterator[Proxy]:
     running.stop()
 
 
-def message(imgid: str, image: bytes) -> bytes:
-    return Image.of_file(image, imgid=imgid, timestamp=1700000000000, fab="faba", camera="camera1").to_json()
+def message(imgid: str, image: bytes, **more: object) -> bytes:
+    return Image.of_file(image, imgid=imgid, timestamp=1700000000000, fab="faba", camera="camera1", **more).to_json()
 
 
 @dataclass
@@ -44,11 +44,11 @@ class Running:
     bridge: Bridge
     database_url: str
 
-    def send(self, images: Sequence[bytes]) -> None:
+    def send(self, images: Sequence[bytes], **more: object) -> None:
         user, password = add_device(self.nats, "faba", "camera1")
         with Device(self.nats.mqtt_url, user, password) as device:
             for number, image in enumerate(images):
-                device.publish(f"fabwafer/faba/camera1/img/w{number}", message(f"w{number}", image))
+                device.publish(f"fabwafer/faba/camera1/img/w{number}", message(f"w{number}", image, **more))
 
     def predicted(self) -> list[str]:
         with Records(self.database_url) as records:
@@ -103,7 +103,8 @@ def test_an_image_that_kills_the_model_server_is_a_dead_letter_and_passes_when_r
 
 def test_an_image_that_the_model_refuses_passes_when_replayed_to_one_that_reads_it(running: Running) -> None:
     running.proxy.unreadable.add(base64.b64encode(IMAGES[3]).decode())
-    running.send(IMAGES)
+    note = "ü" * 5000  # escaped to ASCII, nearly as much as the header of an image may have
+    running.send(IMAGES, note=note)
     wait_until(lambda: running.predicted() == OTHERS, running.bridge.last_words)
     wait_until(lambda: len(running.letters()) == 1, running.bridge.last_words)
     (letter,) = running.letters()
@@ -122,6 +123,7 @@ def test_an_image_that_the_model_refuses_passes_when_replayed_to_one_that_reads_
         assert records.image("faba", "camera1", "w3") == IMAGES[3]
         (wafer,) = records.wafers(imgid="w3")
     assert {one.timestamp for one in wafer.predictions} == {1700000000000}
+    assert {shot.extra["note"] for shot in wafer.shots} == {note}
 
 
 def test_while_the_model_server_is_down_images_wait_and_none_is_blamed(

@@ -82,6 +82,16 @@ def test_a_bridge_waits_for_the_streams_and_makes_none(tmp_path: Path, nats_serv
         bridge.stop()
 
 
+def test_a_bridge_that_is_told_to_stop_while_it_waits_ends_in_order(tmp_path: Path, nats_server: NatsServer) -> None:
+    bridge = Bridge(tmp_path, nats_url=nats_server.url, inference_url="http://127.0.0.1:9", database_url="sqlite://")
+    bridge.spawn()
+    try:
+        wait_until(lambda: "waiting for `fabwafer streams`" in bridge.last_words(), bridge.last_words)
+    finally:
+        code = bridge.stop()
+    assert code == 0
+
+
 def test_credentials_can_be_given_apart_from_the_address(tmp_path: Path, nats_server: NatsServer) -> None:
     parts = urlsplit(nats_server.url)
     address = f"nats://{parts.hostname}:{parts.port}"
