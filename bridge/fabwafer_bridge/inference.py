@@ -9,6 +9,7 @@ from typing import Any, Final
 import aiohttp
 
 from fabwafer.errors import FabwaferError
+from fabwafer.maps.counts import MapCounts
 from fabwafer.messages import inference
 from fabwafer.messages.inference import MODEL_NAME, Tensor
 
@@ -42,7 +43,7 @@ class Answer:
     review: bool | None
     error: str
     embedding: list[float]
-    map: dict[str, int] | None
+    map: MapCounts | None
     model: str
     digest: str
 
@@ -129,7 +130,7 @@ def read_answers(raw: bytes, expected: int) -> list[Answer]:
                 review=outputs["review"][index],
                 error=outputs["error"][index],
                 embedding=outputs["embedding"][index],
-                map=json.loads(counted) if (counted := outputs["map"][index]) else None,
+                map=_map(outputs["map"][index]),
                 model=outputs["model_version"][index],
                 digest=digest,
             )
@@ -140,6 +141,11 @@ def read_answers(raw: bytes, expected: int) -> list[Answer]:
     if len(answers) != expected:
         raise AnswerError(f"asked about {expected} images, got {len(answers)} answers")
     return answers
+
+
+def _map(text: str) -> MapCounts | None:
+    counted = json.loads(text) if text else None
+    return MapCounts.model_validate(counted) if counted else None
 
 
 def _rows(tensor: Tensor, data: list[Any], count: int) -> list[Any]:

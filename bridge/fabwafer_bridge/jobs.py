@@ -10,7 +10,6 @@ import structlog
 from nats.aio.msg import Msg
 
 from fabwafer.defects import NOT_A_WAFER
-from fabwafer.maps.counts import MapCounts
 from fabwafer.messages.bodies import CONTEXT_FIELDS, ImageMetadata, Prediction
 from fabwafer.messages.headers import MESSAGE, MESSAGE_ID, PIXELS, Receipt
 from fabwafer.service.backoff import Backoff
@@ -99,7 +98,7 @@ def predicted(image: ImageMetadata, answer: Answer) -> Prediction:
         probabilities=answer.probabilities if answer.wafer else None,
         wafer=answer.wafer,
         review=answer.review,
-        map=MapCounts.model_validate(answer.map) if answer.map else None,
+        map=answer.map,
         embedding=answer.embedding if answer.wafer else None,
         **{field: value for field in CONTEXT_FIELDS if (value := getattr(image, field)) is not None},
     )

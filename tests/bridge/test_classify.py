@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +174,42 @@ def test_a_call_has_a_bounded_number_of_pixels_and_at_least_one_image() -> None:
     calls = [[one.pixels for one in call] for call in in_pixels([job(half), job(half), job(1), job(2 * BATCH_PIXELS)])]
     assert calls == [[half, half], [1], [2 * BATCH_PIXELS]]
     assert list(in_pixels([])) == []
+
+
+def response(**changed: object) -> bytes:
+    """A V2 response about one image, some outputs changed."""
+    counts = {"rows": 2, "columns": 2, "passed": 3, "failed": 1, "regions": 1, "largest": 1}
+    data = {
+        "label": ["Loc"],
+        "probability": [0.9],
+        "probabilities": [0.9, 0.1],
+        "wafer": [True],
+        "review": [False],
+        "error": [""],
+        "embedding": [0.5, 0.25, 0.125],
+        "map": [json.dumps(counts)],
+        "model_version": ["1.0"],
+        "model_digest": ["sha256:0"],
+        "classes": ["Loc", "none"],
+    }
+    return json.dumps({"outputs": [{"name": name, "data": value} for name, value in (data | changed).items()]}).encode()
+
+
+def test_an_answer_is_read_by_the_table_flat_or_nested() -> None:
+    (flat,) = read_answers(response(), 1)
+    assert (flat.label, flat.probabilities, flat.embedding) == ("Loc", {"Loc": 0.9, "none": 0.1}, [0.5, 0.25, 0.125])
+    assert flat.map is not None
+    assert flat.map.failed == 1
+    assert read_answers(response(probabilities=[[0.9, 0.1]], embedding=[[0.5, 0.25, 0.125]]), 1) == [flat]
+    assert read_answers(response(map=["null"]), 1)[0].map is None
+
+
+@pytest.mark.parametrize(
+    "changed", [{"map": ['{"rows": 2}']}, {"map": ["{"]}, {"classes": ["Loc"]}, {"model_digest": []}, {"wafer": []}]
+)
+def test_an_answer_that_does_not_fit_together_is_none(changed: dict[str, object]) -> None:
+    with pytest.raises(AnswerError, match="expected a V2 response"):
+        read_answers(response(**changed), 1)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b'{"outputs": []}', b'{"outputs": [{"name": "label", "data": ["Loc"]}]}'])
