@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
@@ -13,6 +14,8 @@ from fabwafer.messages.bodies import Image
 from fabwafer.messages.headers import Receipt
 from fabwafer.messages.topics import MQTT_PREFIX
 from fabwafer_bridge import streams
+from fabwafer_bridge.consumer import refusal
+from fabwafer_bridge.dead_letters import Reason
 from fabwafer_bridge.intake import checked
 from tests.chaos import ledger
 from tests.chaos.system import running
@@ -39,8 +42,9 @@ def poisoned(image: Image, field: bytes) -> bytes:
 @pytest.mark.parametrize("field", POISON.values(), ids=POISON.keys())
 def test_the_intake_refuses_a_message_that_cannot_be_passed_on(field: bytes) -> None:
     image = Image.of_file(encode(sample(0, 1)[0][1]), imgid="img1", timestamp=1, fab="fab1", camera="cam1")
-    with pytest.raises(Exception, match=r"."):
+    with pytest.raises(Exception, match=r".") as refused:
         checked(image.topic("img").subject, poisoned(image, field), Receipt(1, 1))
+    assert refusal(Msg(None), refused.value).code in (Reason.JSON, Reason.FIELD, Reason.UNEXPECTED)  # type: ignore[arg-type]
 
 
 async def test_poison_among_images_ends_neither_the_bridge_nor_them(
