@@ -1,6 +1,7 @@
-"""The alert worker: sends the alerts that the records hold as pending, and marks them."""
+"""The alert worker: sends the alerts that are pending in the records, and marks them."""
 
 import asyncio
+import contextlib
 import time
 from typing import Final, Protocol
 
@@ -9,9 +10,11 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from fabwafer.messages.bodies import Alert
+from fabwafer.messages.headers import MESSAGE_ID, SOURCE
 from fabwafer.records import PendingAlert, Records
 from fabwafer_bridge import metrics
-from fabwafer_bridge.intake import MESSAGE_ID, SOURCE
+from fabwafer_bridge.metrics import Result
+from fabwafer_bridge.streams import ConsumerName
 from fabwafer_bridge.webhook import Webhook, WebhookError
 
 AT_ONCE: Final = 100
@@ -26,12 +29,12 @@ class WaferPage(Protocol):
     """Where people look at a wafer."""
 
     def __call__(self, fab: str, camera: str, imgid: str) -> str | None:
-        """Gives the address of a wafer's page, None when there is no portal."""
+        """Return the address of a wafer's page, None when there is no portal."""
         ...
 
 
 def wafer_page(base: str | None) -> WaferPage:
-    """Makes addresses of wafers' pages below a portal's address."""
+    """Return the function that makes addresses of wafers' pages below a portal's address."""
 
     def page(fab: str, camera: str, imgid: str) -> str | None:
         return f"{base.rstrip('/')}/wafers/{fab}/{camera}/{imgid}" if base else None
@@ -48,38 +51,40 @@ class AlertWorker:
         client: The connection to the bus.
         records: Hold the alerts.
         lock: Held by one writer of the records at a time.
+        raised: Set when this process has stored new alerts.
         webhook: Where alerts go besides the bus.
         page: Makes the address that an alert links to.
     """
 
     def __init__(
-        self, client: Client, records: Records, lock: asyncio.Lock, webhook: Webhook | None, page: WaferPage
+        self,
+        client: Client,
+        records: Records,
+        lock: asyncio.Lock,
+        raised: asyncio.Event,
+        webhook: Webhook | None,
+        page: WaferPage,
     ) -> None:
         self._client = client
         self._records = records
         self._lock = lock
         self._webhook = webhook
         self._page = page
-        self._raised = asyncio.Event()
+        self._raised = raised
         self._not_before: dict[str, float] = {}
         self._counted = float("-inf")
-
-    def raised(self) -> None:
-        """Says that there are new alerts. To be called in the event loop."""
-        self._raised.set()
+        metrics.start_at_zero(ConsumerName.ALERT)
 
     async def run(self) -> None:
-        """Sends alerts as they are raised."""
+        """Send alerts as they are raised; does not return."""
         while True:
             try:
                 await self._send_pending()
             except Exception as error:
                 log.warning("alerts wait", reason=str(error)[:300])
-            self._raised.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._raised.wait(), timeout=POLL)
-            except TimeoutError:
-                continue
+            self._raised.clear()
 
     async def _send_pending(self) -> None:
         while True:
@@ -91,6 +96,8 @@ class AlertWorker:
                 return
             outcomes = await asyncio.gather(*(self._send(one) for one in due))
             sent = [one.id for one, error in zip(due, outcomes, strict=True) if error is None]
+            metrics.MESSAGES.labels(ConsumerName.ALERT, Result.PASSED).inc(len(sent))
+            metrics.MESSAGES.labels(ConsumerName.ALERT, Result.RETRIED).inc(len(due) - len(sent))
             async with self._lock:
                 await asyncio.to_thread(self._records.mark_alert_sent, sent)
                 for one, error in zip(due, outcomes, strict=True):
@@ -101,16 +108,17 @@ class AlertWorker:
 
     async def _count(self) -> None:
         if time.monotonic() - self._counted >= POLL:  # counting reads every pending row: not for each batch
-            metrics.PENDING_ALERTS.set(await asyncio.to_thread(self._records.count_pending_alerts))
+            pending = await asyncio.to_thread(self._records.count_pending_alerts)
+            metrics.CONSUMER_LAG.labels(ConsumerName.ALERT).set(pending)
             self._counted = time.monotonic()
 
     async def _send(self, pending: PendingAlert) -> str | None:
-        """Sends one alert; returns why it was not taken, or None."""
+        """Send one alert; return why it was not taken, or None."""
         alert: Alert = pending.alert.model_copy(
             update={"url": self._page(pending.alert.fab, pending.alert.camera, pending.alert.imgid)}
         )
         try:
-            if pending.attempts == 0:  # listeners on the bus had it when only the webhook is tried again
+            if pending.attempts == 0:  # else only the webhook is tried again: listeners on the bus had it
                 await self._client.publish(
                     alert.topic("alert").subject, alert.to_json(), headers={SOURCE: "cluster", MESSAGE_ID: alert.id}
                 )

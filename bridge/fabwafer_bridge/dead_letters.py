@@ -1,9 +1,10 @@
-"""Dead letters: what can never succeed, kept with the reason until somebody looks, and replayed on request."""
+"""Dead letters: messages that can never succeed, stored with the reason, and replayed on request."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final
 
 from nats.errors import Error as NatsError
@@ -12,14 +13,31 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
+from fabwafer.messages.headers import CODE, MESSAGE_ID, MQTT_PUBLISH, ORIGIN, PREFIX, REASON, SIZE, SUBJECT
+from fabwafer.messages.topics import DEAD_LETTERS, subject_of_dead_letter
 from fabwafer_bridge.publisher import Outgoing
-from fabwafer_bridge.streams import DEAD, subject_of_dead_letter
+from fabwafer_bridge.streams import DEAD
 
-REASON: Final = "Fabwafer-Reason"
-SUBJECT: Final = "Fabwafer-Subject"
-ORIGIN: Final = "Fabwafer-Origin"
-CODE: Final = "Fabwafer-Code"
-SIZE: Final = "Nats-Msg-Size"
+
+class Reason(StrEnum):
+    """Why a message is refused for ever: the label of its metric, and the header `Fabwafer-Code` of its dead letter."""
+
+    TOPIC = "topic"
+    NAME = "name"
+    JSON = "json"
+    FIELD = "field"
+    FIELDS_TOO_LARGE = "fields_too_large"
+    MISMATCH = "mismatch"
+    BASE64 = "base64"
+    UNREADABLE = "unreadable"
+    TRUNCATED = "truncated"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_LARGE = "too_large"
+    UNEXPECTED = "unexpected"
+    MODEL_SERVER_FAILED = "model_server_failed"
+    REFUSED_BY_MODEL = "refused_by_model"
+    REFUSED_BY_RECORDS = "refused_by_records"
+
 
 LONGEST_REASON: Final = 500
 SILENCE: Final = 5.0
@@ -33,33 +51,33 @@ def letter(
     origin: str,
     payload: bytes,
     reason: str,
+    code: Reason,
     message_id: str,
-    headers: dict[str, str],
-    code: str = "",
+    headers: Mapping[str, str],
 ) -> Outgoing:
-    """Makes the dead letter of a message.
+    """Make the dead letter of a message.
 
     Args:
-        consumer: Who refuses it.
-        subject: What it was published on, as its sender would say it.
+        consumer: The consumer that refuses it.
+        subject: The subject that its sender published it on.
         origin: The stream's subject that a replay publishes it on.
         payload: The message as it came.
-        reason: What was expected and what came.
+        reason: A sentence: what was expected and what came.
+        code: The kind of refusal.
         message_id: The same for every delivery of the message, so that it is kept once.
         headers: The message's own, carried on for the replay.
-        code: Which of a few kinds of refusal it is: what the metrics count it under.
     """
     line = " ".join(reason.split())
     return Outgoing(
         subject_of_dead_letter(consumer),
         payload,
         {
-            **{key: value for key, value in headers.items() if key.startswith("Fabwafer-")},
+            **{key: value for key, value in headers.items() if key.startswith(PREFIX)},
             REASON: line[:LONGEST_REASON].encode("ascii", "backslashreplace").decode(),
+            CODE: code.value,
             SUBJECT: subject,
             ORIGIN: origin,
-            **({CODE: code} if code else {}),
-            "Nats-Msg-Id": f"dead:{message_id}",
+            MESSAGE_ID: f"dead:{message_id}",
         },
     )
 
@@ -76,7 +94,7 @@ class DeadLetter:
 
 
 async def listed(js: JetStreamContext) -> AsyncIterator[DeadLetter]:
-    """Lists the dead letters, oldest first, without fetching their payloads.
+    """List the dead letters, oldest first, without fetching their payloads.
 
     Raises:
         TimeoutError: The bus went silent before all were listed.
@@ -117,9 +135,9 @@ async def listed(js: JetStreamContext) -> AsyncIterator[DeadLetter]:
 
 
 async def _any_left(js: JetStreamContext, reached: int, last: int) -> bool:
-    """Tells whether the stream holds letters after `reached` up to `last`; one that does not answer may well."""
+    """Return whether the stream holds letters after `reached` up to `last`; one that does not answer may well."""
     try:
-        following = await js.get_msg(DEAD, reached + 1, subject=subject_of_dead_letter("*"), next=True)
+        following = await js.get_msg(DEAD, reached + 1, subject=DEAD_LETTERS, next=True)
     except NotFoundError:
         return False
     except NatsTimeoutError:
@@ -132,7 +150,7 @@ def _iso(moment: datetime) -> str:
 
 
 async def replay(js: JetStreamContext, sequence: int) -> str:
-    """Sends a dead letter on its way again, and takes it off the list once it is stored there.
+    """Publish a dead letter on its origin again, and delete it once it is stored there.
 
     Args:
         js: The bus's JetStream.
@@ -147,12 +165,12 @@ async def replay(js: JetStreamContext, sequence: int) -> str:
     message = await js.get_msg(DEAD, sequence)
     headers = dict(message.headers or {})
     origin: str = headers[ORIGIN]
-    kept = {key: value for key, value in headers.items() if key not in (REASON, CODE, SUBJECT, ORIGIN, "Nats-Msg-Id")}
+    carried = {key: value for key, value in headers.items() if key not in (REASON, CODE, SUBJECT, ORIGIN, MESSAGE_ID)}
     # An id of its own for this replay: the one it once had may still be in the stream's window of duplicates. A replay
     # that is killed between the two steps is replayed again, under the same id.
     created = (message.time or datetime.now(UTC)).timestamp()
     await js.publish(
-        origin, message.data or b"", headers={**kept, "Nmqtt-Pub": "1", "Nats-Msg-Id": f"replay:{sequence}:{created}"}
+        origin, message.data or b"", headers={**carried, MQTT_PUBLISH: "1", MESSAGE_ID: f"replay:{sequence}:{created}"}
     )
     await js.delete_msg(DEAD, sequence)
     return origin

@@ -22,7 +22,9 @@ from nats.js import JetStreamContext
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from fabwafer.messages.bodies import MessageRefusedError, Topic
+from fabwafer.messages.headers import CODE, MQTT_PUBLISH, REASON, SOURCE, SUBJECT
+from fabwafer.messages.refusals import MessageRefusedError
+from fabwafer.messages.topics import ALERT_TOPICS, MQTT_PREFIX, PREDICTION_TOPICS, Topic
 from fabwafer.service.addresses import with_credentials
 from fabwafer.service.backoff import Backoff
 from fabwafer.service.health import HealthServer
@@ -30,15 +32,13 @@ from fabwafer.service.process import end, first_of
 from fabwafer.service.settings import BusSettings, MetricsSettings
 from fabwafer_bridge import dead_letters, metrics, streams
 from fabwafer_bridge.connection import connect
+from fabwafer_bridge.dead_letters import Reason
 from fabwafer_bridge.external_broker import MAX_INFLIGHT, Address, ExternalBroker, Inbound
-from fabwafer_bridge.intake import SOURCE
 from fabwafer_bridge.publisher import Outgoing, Publisher
 
-GATEWAY: Final = "gateway"
-RESULTS: Final = ("passed", "dead", "ignored", "dropped", "returned", "not_returned")
-DEAD_REASONS: Final = ("refused", "too_large")
+GATEWAY: Final = streams.ConsumerName.GATEWAY
 
-OUTWARD_SUBJECTS: Final = ("fabwafer.*.*.prediction.*", "fabwafer.*.*.alert.*")
+OUTWARD_SUBJECTS: Final = (PREDICTION_TOPICS, ALERT_TOPICS)
 ENVELOPE: Final = 8192
 """Bytes of the bus's largest message that are left for headers; above it the bus closes the connection."""
 SHOWN_TOPIC: Final = 200
@@ -115,7 +115,7 @@ def entering(topic: str, payload: bytes, max_payload: int) -> Outgoing | None:
         return _letter(topic, payload, f"expected at most {max_payload - ENVELOPE} bytes", max_payload)
     if kind == "prediction" and _is_clusters(payload):
         return None
-    return Outgoing(streams.MQTT_PREFIX + subject, payload, {"Nmqtt-Pub": "1"})
+    return Outgoing(MQTT_PREFIX + subject, payload, {MQTT_PUBLISH: "1"})
 
 
 def _subject(topic: str) -> str:
@@ -129,9 +129,10 @@ def _letter(topic: str, payload: bytes, reason: str, max_payload: int) -> Outgoi
     return dead_letters.letter(
         GATEWAY,
         subject=topic[:SHOWN_TOPIC].encode("unicode_escape").decode(),  # a header is one line of text
-        origin=streams.MQTT_PREFIX + _subject(topic),
+        origin=MQTT_PREFIX + _subject(topic),
         payload=payload if fits else b"",
         reason=reason if fits else f"{reason}; the {len(payload)} bytes that came are not kept",
+        code=Reason.TOPIC if fits else Reason.TOO_LARGE,
         message_id=hashlib.blake2b(topic.encode() + b"\0" + payload, digest_size=16).hexdigest(),
         headers={},
     )
@@ -160,10 +161,7 @@ class Gateway:
         self._stopping = False
         self._client: Client | None = None
         self._external: ExternalBroker | None = None
-        for result in RESULTS:  # so that each series starts at 0
-            metrics.MESSAGES.labels(GATEWAY, result)
-        for reason in DEAD_REASONS:
-            metrics.DEAD_LETTERS.labels(reason)
+        metrics.start_at_zero(GATEWAY)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Carry messages until `stopping` is set, then finish what is under way.
@@ -276,10 +274,10 @@ class Gateway:
 def _count(stored: Outgoing | None) -> None:
     if stored is None:
         metrics.MESSAGES.labels(GATEWAY, "ignored").inc()
-    elif dead_letters.REASON in stored.headers:
+    elif REASON in stored.headers:
         metrics.MESSAGES.labels(GATEWAY, "dead").inc()
-        metrics.DEAD_LETTERS.labels("refused" if stored.payload else "too_large").inc()
-        log.warning("refused", topic=stored.headers[dead_letters.SUBJECT], reason=stored.headers[dead_letters.REASON])
+        metrics.DEAD_LETTERS.labels(stored.headers[CODE]).inc()
+        log.warning("refused", topic=stored.headers[SUBJECT], reason=stored.headers[REASON])
     else:
         metrics.MESSAGES.labels(GATEWAY, "passed").inc()
 

@@ -9,22 +9,23 @@ from typing import Any, Final
 import aiohttp
 
 from fabwafer.errors import FabwaferError
+from fabwafer.maps.counts import MapCounts
+from fabwafer.messages import inference
+from fabwafer.messages.inference import MODEL_NAME, Tensor
 
-MODEL: Final = "wafer"
 TIMEOUT: Final = 10.0
 """Seconds for one call; shorter than a message's ack_wait, so that nothing is delivered twice while it is asked."""
 
-# The smallest grey PNG: an image that the server answers, with `not-a-wafer`, when it is well.
-_PROBE: Final = base64.b64encode(
-    bytes.fromhex(
-        "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
-        "0000000a49444154789c63600000000200014898e3760000000049454e44ae426082"
-    )
-).decode()
+# The smallest grey PNG: an image that a healthy server answers, with `not-a-wafer`.
+_PROBE: Final = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
+    "0000000a49444154789c63600000000200014898e3760000000049454e44ae426082"
+)
+_HEAD: Final = json.dumps({"name": inference.INPUT.name, "datatype": inference.INPUT.datatype})[:-1].encode()
 
 
 class ModelServerError(FabwaferError):
-    """A call that brought no answers: the server is down, busy, or choked on the request."""
+    """A call without answers: the server is down, busy, or failed on the request."""
 
 
 class AnswerError(ModelServerError):
@@ -33,7 +34,7 @@ class AnswerError(ModelServerError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model server said of one image; without a label, `error` says why the image cannot be read."""
+    """The model server's answer for one image; without a label, `error` says why the image cannot be read."""
 
     label: str
     probability: float
@@ -42,7 +43,7 @@ class Answer:
     review: bool | None
     error: str
     embedding: list[float]
-    map: dict[str, int] | None
+    map: MapCounts | None
     model: str
     digest: str
 
@@ -61,17 +62,17 @@ class ModelServer:
 
     @staticmethod
     def session() -> aiohttp.ClientSession:
-        """Opens the HTTP session that calls are made in."""
+        """Open the HTTP session that calls are made in."""
         return aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=TIMEOUT),
             connector=aiohttp.TCPConnector(limit=16, keepalive_timeout=30),
         )
 
-    async def classify(self, encoded: Sequence[str]) -> list[Answer]:
-        """Asks for the class of each image.
+    async def classify(self, images: Sequence[bytes]) -> list[Answer]:
+        """Ask for the class of each image.
 
         Args:
-            encoded: Image files in base64, n of them, checked already.
+            images: Image files, n of them, checked already.
 
         Returns:
             n answers in the same order; one without a label is about its own image alone.
@@ -79,24 +80,21 @@ class ModelServer:
         Raises:
             ModelServerError: There were no answers; none of the images can be blamed for it.
         """
-        body = (
-            f'{{"inputs":[{{"name":"image","shape":[{len(encoded)}],"datatype":"BYTES","data":['
-            + ",".join(f'"{text}"' for text in encoded)
-            + "]}]}"
-        )
+        data = b",".join(b'"' + base64.b64encode(image) + b'"' for image in images)
+        body = b'{"inputs":[%b,"shape":[%d],"data":[%b]}]}' % (_HEAD, len(images), data)
         try:
             async with self._session.post(
-                self._infer, data=body.encode("ascii"), headers={"Content-Type": "application/json"}
+                self._infer, data=body, headers={"Content-Type": "application/json"}
             ) as response:
                 raw = await response.read()
                 if response.status != 200:
                     raise ModelServerError(f"{response.status} from the model server: {raw[:200]!r}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ModelServerError(f"no answer from the model server: {error!r}") from error
-        return read_answers(raw, len(encoded))
+        return read_answers(raw, len(images))
 
     async def healthy(self) -> bool:
-        """Tells whether the model answers at all: asks it about an image that it has no trouble with."""
+        """Return whether the model answers at all, asked about an image that it has no trouble with."""
         try:
             return len(await self.classify([_PROBE])) == 1
         except ModelServerError:
@@ -104,12 +102,12 @@ class ModelServer:
 
 
 def infer_url(server: str) -> str:
-    """Returns where a server takes V2 requests; `server` is `http://HOST:PORT`."""
-    return f"{server.rstrip('/')}/v2/models/{MODEL}/infer"
+    """Return where a server takes V2 requests; `server` is `http://HOST:PORT`."""
+    return f"{server.rstrip('/')}/v2/models/{MODEL_NAME}/infer"
 
 
 def read_answers(raw: bytes, expected: int) -> list[Answer]:
-    """Reads a V2 response.
+    """Read a V2 response.
 
     Args:
         raw: The response's body.
@@ -119,32 +117,24 @@ def read_answers(raw: bytes, expected: int) -> list[Answer]:
         AnswerError: It is not such a response, or is about another number of images.
     """
     try:
-        outputs: dict[str, dict[str, Any]] = {output["name"]: output for output in json.loads(raw)["outputs"]}
-        labels = outputs["label"]["data"]
-        probability = outputs["probability"]["data"]
-        wafers = outputs["wafer"]["data"]
-        errors = outputs["error"]["data"]
-        maps = outputs["map"]["data"]
-        models = outputs["model_version"]["data"]
-        reviews = outputs["review"]["data"]
-        classes = outputs["classes"]["data"]
-        (digest,) = outputs["model_digest"]["data"]
-        probabilities = _rows(outputs["probabilities"], len(labels))
-        embeddings = _rows(outputs["embedding"], len(labels))
+        found: dict[str, dict[str, Any]] = {output["name"]: output for output in json.loads(raw)["outputs"]}
+        outputs = {tensor.name: _rows(tensor, found[tensor.name]["data"], expected) for tensor in inference.OUTPUTS}
+        (digest,) = outputs["model_digest"]
+        classes = outputs["classes"]
         answers = [
             Answer(
                 label=label,
-                probability=probability[index],
-                probabilities=dict(zip(classes, probabilities[index], strict=True)),
-                wafer=bool(wafers[index]),
-                review=reviews[index],
-                error=errors[index],
-                embedding=embeddings[index],
-                map=json.loads(maps[index]) if maps[index] else None,
-                model=models[index],
+                probability=outputs["probability"][index],
+                probabilities=dict(zip(classes, outputs["probabilities"][index], strict=True)),
+                wafer=bool(outputs["wafer"][index]),
+                review=outputs["review"][index],
+                error=outputs["error"][index],
+                embedding=outputs["embedding"][index],
+                map=_map(outputs["map"][index]),
+                model=outputs["model_version"][index],
                 digest=digest,
             )
-            for index, label in enumerate(labels)
+            for index, label in enumerate(outputs["label"])
         ]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise AnswerError(f"expected a V2 response with the outputs of a wafer model, got {raw[:200]!r}") from error
@@ -153,10 +143,14 @@ def read_answers(raw: bytes, expected: int) -> list[Answer]:
     return answers
 
 
-def _rows(output: dict[str, Any], count: int) -> list[list[float]]:
-    """Splits a tensor of shape [n, d], whose data the protocol allows flat or nested."""
-    data = output["data"]
-    if data and isinstance(data[0], list):
-        return list(data)
-    width = len(data) // count if count else 0
+def _map(text: str) -> MapCounts | None:
+    counted = json.loads(text) if text else None
+    return MapCounts.model_validate(counted) if counted else None
+
+
+def _rows(tensor: Tensor, data: list[Any], count: int) -> list[Any]:
+    """Return a tensor's data by its first size; the protocol allows those of two sizes flat or nested."""
+    if len(tensor.shape) == 1 or (data and isinstance(data[0], list)):
+        return data
+    width = len(data) // count
     return [data[index * width : (index + 1) * width] for index in range(count)]

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,10 +15,10 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NoStreamResponseError
 
 from fabwafer.errors import FabwaferError
+from fabwafer.service.backoff import Backoff
 
 PUBACK_TIMEOUT: Final = 5.0
 FIRST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 2.0
 
 TOO_LARGE_FOR_STREAM: Final = 10054
 
@@ -57,7 +56,7 @@ class Publisher:
         self._listening: asyncio.Task[Any] | None = None
 
     async def store(self, messages: Sequence[Outgoing]) -> list[NeverStoredError | None]:
-        """Returns when each message is stored, or known to be one that never can be.
+        """Store messages; return when each is stored, or known to be one that never can be.
 
         Args:
             messages: Stored side by side, each under its own `Nats-Msg-Id`.
@@ -67,7 +66,8 @@ class Publisher:
         """
         results: list[NeverStoredError | None] = [None] * len(messages)
         open_ones = list(range(len(messages)))
-        pause = FIRST_PAUSE
+        # Jittered, so that the consumers of several bridges do not try in step.
+        backoff = Backoff(FIRST_PAUSE, jitter=True)
         while open_ones:
             outcomes = await self._attempt([messages[index] for index in open_ones])
             failed = []
@@ -80,14 +80,12 @@ class Publisher:
                     reason = outcome
             open_ones = failed
             if open_ones:
-                log.warning("not stored yet", messages=len(open_ones), reason=repr(reason), pause=pause)
-                # Jittered, so that the consumers of several bridges do not knock in step.
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-                pause = min(2 * pause, LONGEST_PAUSE)
+                log.warning("not stored yet", messages=len(open_ones), reason=repr(reason), pause=backoff.pause)
+                await backoff.wait()
         return results
 
     async def _attempt(self, messages: Sequence[Outgoing]) -> list[BaseException | None]:
-        """Tries each message once; returns for each None when it is stored, or why it is not."""
+        """Try each message once; return for each None when it is stored, or why it is not."""
         await self._listen()
         # A client that is not connected would keep them, and publish them once for each try when it is again.
         if not self._client.is_connected:
@@ -114,7 +112,7 @@ class Publisher:
 
     async def _listen(self) -> None:
         if self._listening is None:
-            # One task for all who come at once: none may publish before there is somebody to hear the answer.
+            # One task for all who come at once: none may publish before the answers are subscribed to.
             self._listening = asyncio.create_task(
                 self._client.subscribe(
                     f"{self._inbox}.*", cb=self._answered, pending_msgs_limit=-1, pending_bytes_limit=-1
@@ -128,7 +126,7 @@ class Publisher:
             future.set_result(_refusal(message))
 
     async def announce(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
-        """Publishes to whoever listens now. Its record is stored already, so a lost one is no lost prediction."""
+        """Publish to those who listen now. The prediction is stored already, so a lost announcement loses nothing."""
         try:
             await self._client.publish(subject, payload, headers=headers)
         except (NatsError, OSError) as error:
@@ -136,7 +134,7 @@ class Publisher:
 
 
 def _refusal(message: Msg) -> BaseException | None:
-    if not message.data:  # the server says itself, in a header, that nobody listens on the subject
+    if not message.data:  # the server itself states in a header that nobody listens on the subject
         return NoStreamResponseError()
     error = json.loads(message.data).get("error")
     if error is None:

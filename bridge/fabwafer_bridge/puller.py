@@ -49,7 +49,7 @@ class Puller:
         self._at_work = 0
 
     async def start(self) -> None:
-        """Begins to pull."""
+        """Start to pull."""
         self._inbox = self._client.new_inbox()
         self._subscription = await self._client.subscribe(
             self._inbox, cb=self._receive, pending_msgs_limit=-1, pending_bytes_limit=-1
@@ -57,7 +57,7 @@ class Puller:
         await self._ask()
 
     async def stop(self) -> None:
-        """Stops pulling, and gives what waits here back for others at once."""
+        """Stop pulling, and give what waits here back for others at once."""
         self._stopped = True
         # To the end: what the server has sent already would be lost on the way, and come again only after ACK_WAIT.
         with contextlib.suppress(NatsError, TimeoutError):
@@ -68,7 +68,7 @@ class Puller:
                 await message.nak()
 
     async def batch(self, limit: int, max_bytes: int = MAX_BYTES) -> list[Msg]:
-        """Waits for messages, and takes what is there: at least one, at most `limit` or about `max_bytes` bytes."""
+        """Wait for messages, and return what is there: at least one, at most `limit` or about `max_bytes` bytes."""
         while True:
             taken = self._take(limit, max_bytes)
             if taken:
@@ -78,14 +78,14 @@ class Puller:
             try:
                 await asyncio.wait_for(self._arrived.wait(), timeout=1.0)
             except TimeoutError:
-                # Requests die with a server or a leader, and nobody says so: silence longer than two heartbeats does.
+                # Requests end with a server or a leader without notice: silence longer than two heartbeats shows it.
                 if time.monotonic() - self._heard > 2.5 * HEARTBEAT:
                     self._asked = 0
                 await self._top_up()
 
     @contextlib.asynccontextmanager
-    async def kept(self, messages: Sequence[Msg]) -> AsyncIterator[None]:
-        """Keeps messages from being delivered again while they are worked on, and acknowledges them after that."""
+    async def held(self, messages: Sequence[Msg]) -> AsyncIterator[None]:
+        """Keep messages from being delivered again while they are worked on, and acknowledge them after that."""
 
         async def extend() -> None:
             while True:
@@ -111,14 +111,14 @@ class Puller:
         return self._at_work > 0
 
     async def renew(self) -> None:
-        """Asks anew after a reconnect: the server has forgotten what was asked before."""
+        """Request again after a reconnect: the server has forgotten the requests before."""
         self._asked = 0
         await self._ask()
 
     def _take(self, limit: int, max_bytes: int) -> list[Msg]:
         taken: list[Msg] = []
         size = 0
-        # With the first extension of kept() still to come in a third of the time, before the server delivers it again.
+        # With the first extension of held() still to come in a third of the time, before the server delivers it again.
         stale = time.monotonic() - ACK_WAIT / 2
         while self._waiting and len(taken) < limit and not self._stopped:
             arrived, message = self._waiting[0]

@@ -1,31 +1,20 @@
-"""Shadow: copies of images to the candidate on trial, and what it says of them to the records, and to nobody else."""
+"""Shadow: copies of images to the candidate on trial, and its predictions to the records alone."""
 
-import asyncio
-import time
 from collections.abc import Sequence
 from urllib.parse import quote
 
 import aiohttp
 import structlog
-from nats.aio.msg import Msg
-from pydantic import ValidationError
 
-from fabwafer_bridge import metrics, streams
-from fabwafer_bridge.classify import (
-    BATCH,
-    BATCH_BYTES,
-    FAILURES_ALONE,
-    FAILURES_TOGETHER,
-    LONGEST_PAUSE,
-    Job,
-    in_pixels,
-    predicted,
-    read_job,
-)
+from fabwafer.messages.headers import MESSAGE_ID
+from fabwafer.messages.topics import subject_of_shadow_prediction
+from fabwafer_bridge.consumer import Refused
 from fabwafer_bridge.inference import Answer, ModelServer, ModelServerError
-from fabwafer_bridge.intake import MESSAGE_ID
+from fabwafer_bridge.jobs import Job, JobConsumer, predicted
+from fabwafer_bridge.metrics import Result
 from fabwafer_bridge.publisher import Outgoing, Publisher
 from fabwafer_bridge.puller import Puller
+from fabwafer_bridge.streams import ConsumerName
 from fabwafer_bridge.trial import Trial
 
 log = structlog.get_logger()
@@ -37,107 +26,79 @@ class Candidate:
     Args:
         session: The HTTP session.
         url: Where it takes V2 requests, `{version}` standing for the version.
+        trial: Knows which version is on trial, if one is.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self._session, self._url = session, url
+    def __init__(self, session: aiohttp.ClientSession, url: str, trial: Trial) -> None:
+        self._session, self._url, self._trial = session, url, trial
 
-    async def classify(self, version: str, encoded: Sequence[str]) -> list[Answer]:
-        """Asks a version for the class of each image, as `ModelServer.classify` does.
+    async def classify(self, images: Sequence[bytes]) -> list[Answer]:
+        """Ask for the class of each image, as `ModelServer.classify` does.
 
         Raises:
-            ModelServerError: There were no answers, or another version gave them.
+            ModelServerError: There were no answers, another version gave them, or no version is on trial.
         """
-        answers = await self._server(version).classify(encoded)
+        version = self._trial.candidate
+        if version is None:
+            raise ModelServerError("no version is on trial")
+        answers = await self._server(version).classify(images)
         if answers[0].model != version:
             raise ModelServerError(f"expected answers of {version}, which is on trial, got those of {answers[0].model}")
         return answers
 
-    async def healthy(self, version: str) -> bool:
-        """Tells whether a version answers at all."""
-        return await self._server(version).healthy()
+    async def healthy(self) -> bool:
+        """Return whether the version on trial answers at all."""
+        version = self._trial.candidate
+        return version is not None and await self._server(version).healthy()
 
     def _server(self, version: str) -> ModelServer:
         return ModelServer(self._session, self._url.replace("{version}", quote(version, safe="")))
 
 
-class Shadow:
+class Shadow(JobConsumer):
     """Asks the candidate about the images copied for it.
 
-    While it does not answer they wait, and the stream lets the oldest go. When the trial ends they are dropped, and so
-    is an image that it fails on alone while it is well: a trial makes no dead letters.
+    While it does not answer they wait, and the stream deletes the oldest. When the trial ends they are dropped, and so
+    is an image that it fails on alone while it answers others: a trial makes no dead letters.
 
     Args:
         puller: Messages of SHADOW_IMAGES.
-        publisher: Stores what it says.
+        publisher: Stores its predictions.
         server: The candidate's.
-        trial: Tells which version is on trial, if one is.
+        trial: Knows which version is on trial, if one is.
     """
 
     def __init__(self, puller: Puller, publisher: Publisher, server: Candidate, trial: Trial) -> None:
-        self._puller, self._publisher = puller, publisher
-        self._server, self._trial = server, trial
+        super().__init__(ConsumerName.SHADOW, puller, publisher, server)
+        self._trial = trial
 
-    async def run(self) -> None:
-        """Works on what the stream holds; does not return."""
-        while True:
-            batch = await self._puller.batch(BATCH, BATCH_BYTES)
-            async with self._puller.kept(batch):
-                for several in in_pixels(_read(batch)):
-                    if not await self._answered(several, FAILURES_TOGETHER):
-                        for job in several:
-                            if not await self._answered([job], FAILURES_ALONE):
-                                log.warning("the candidate never answers an image", imgid=job.image.imgid)
-                                metrics.MESSAGES.labels(streams.SHADOW, "dropped").inc()
+    def wanted(self) -> bool:
+        """Return whether a version is on trial."""
+        return self._trial.candidate is not None
 
-    async def _answered(self, jobs: Sequence[Job], tries: int) -> bool:
-        """Tries to have images answered; with no trial any more there is nothing left to try."""
-        for _ in range(tries):
-            version = self._trial.candidate
-            if version is None:
-                metrics.MESSAGES.labels(streams.SHADOW, "dropped").inc(len(jobs))
-                return True
-            started = time.perf_counter()
-            try:
-                answers = await self._server.classify(version, [job.image.encoded for job in jobs])
-            except ModelServerError as error:
-                log.warning("the candidate failed", images=len(jobs), version=version, reason=str(error))
-                metrics.MESSAGES.labels(streams.SHADOW, "retried").inc(len(jobs))
-                await self._until_healthy(version)
-            else:
-                metrics.INFERENCE_SECONDS.labels(version).observe(time.perf_counter() - started)
-                await self._store(jobs, answers)
-                return True
-        return False
+    async def refuse(self, refused: Sequence[Refused]) -> None:
+        """Drop what is no image; classify writes no such thing, but others could."""
+        for one in refused:
+            log.warning("dropped", subject=one.message.subject, reason=one.reason[:300])
+        self.count(Result.DROPPED, len(refused))
 
-    async def _until_healthy(self, version: str) -> None:
-        pause = 0.1
-        while self._trial.candidate == version and not await self._server.healthy(version):
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+    async def give_up(self, job: Job, reason: str) -> None:
+        """Drop an image."""
+        log.info("dropped", imgid=job.image.imgid, reason=reason)
+        self.count(Result.DROPPED)
 
-    async def _store(self, jobs: Sequence[Job], answers: Sequence[Answer]) -> None:
-        """Stores what the candidate says; what it cannot read the champion could, and nothing is said of it."""
-        said = [(job, predicted(job.image, answer)) for job, answer in zip(jobs, answers, strict=True) if answer.label]
+    async def store(self, jobs: Sequence[Job], answers: Sequence[Answer]) -> None:
+        """Store the candidate's predictions; an image that it cannot read, but the champion could, has none."""
+        made = [(job, predicted(job.image, answer)) for job, answer in zip(jobs, answers, strict=True) if answer.label]
         await self._publisher.store(
             [
                 Outgoing(
-                    streams.subject_of_shadow_prediction(prediction.fab, prediction.camera, prediction.imgid),
+                    subject_of_shadow_prediction(prediction.fab, prediction.camera, prediction.imgid),
                     prediction.to_json(),
-                    {MESSAGE_ID: f"{prediction.model}:{job.message_id}", **job.receipt},
+                    {MESSAGE_ID: f"{prediction.model}:{job.message_id}", **job.receipt.headers},
                 )
-                for job, prediction in said
+                for job, prediction in made
             ]
         )
-        metrics.MESSAGES.labels(streams.SHADOW, "passed").inc(len(said))
-        metrics.MESSAGES.labels(streams.SHADOW, "dropped").inc(len(jobs) - len(said))
-
-
-def _read(batch: Sequence[Msg]) -> list[Job]:
-    jobs = []
-    for message in batch:
-        try:
-            jobs.append(read_job(message, streams.SHADOW))
-        except ValidationError as error:  # classify writes no such thing, but others could
-            log.warning("no image", subject=message.subject, errors=error.error_count())
-    return jobs
+        self.count(Result.PASSED, len(made))
+        self.count(Result.DROPPED, len(jobs) - len(made))

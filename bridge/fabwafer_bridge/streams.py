@@ -1,10 +1,17 @@
 """The streams on the bus and their durable consumers: where a message waits until its effect is stored."""
 
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
+import structlog
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
+
+from fabwafer.messages import topics
+from fabwafer.service.backoff import Backoff
 
 MQTT: Final = "$MQTT_msgs"
 """NATS's own stream for its MQTT listener. A PUBACK means: stored here, and nowhere else."""
@@ -16,9 +23,7 @@ DEAD: Final = "DEAD"
 SHADOW_IMAGES: Final = "SHADOW_IMAGES"
 """Copies of the images that go to the candidate on trial as well."""
 SHADOW_PREDICTIONS: Final = "SHADOW_PREDICTIONS"
-"""What the candidate says of them; nobody but the records hears it."""
-
-MQTT_PREFIX: Final = "$MQTT.msgs."
+"""The candidate's predictions; only the records take them."""
 
 INTAKE: Final = "intake"
 CLASSIFY: Final = "classify"
@@ -37,30 +42,57 @@ SHADOW_MAX_BYTES: Final = 256 * 1024**2
 SHADOW_KEPT: Final = 24 * 3600.0
 """Seconds that an image waits for a candidate that does not answer."""
 
-
-def subject_of_image(fab: str, camera: str, imgid: str) -> str:
-    """The subject of an image in IMAGES."""
-    return f"fabwafer-images.{fab}.{camera}.{imgid}"
+log = structlog.get_logger()
 
 
-def subject_of_prediction(source: str, fab: str, camera: str, imgid: str) -> str:
-    """The subject of a prediction in PREDICTIONS."""
-    return f"fabwafer-predictions.{source}.{fab}.{camera}.{imgid}"
+class ConsumerName(StrEnum):
+    """Everything that takes messages; the values of the label `consumer`, the same in every metric."""
+
+    INTAKE = "intake"
+    CLASSIFY = "classify"
+    SHADOW = "shadow"
+    RECORD_IMAGES = "record-images"
+    RECORD_PREDICTIONS = "record-predictions"
+    RECORD_SHADOW = "record-shadow"
+    ALERT = "alert"
+    GATEWAY = "gateway"
 
 
-def subject_of_shadow_image(fab: str, camera: str, imgid: str) -> str:
-    """The subject of a copy for the candidate in SHADOW_IMAGES."""
-    return f"fabwafer-shadow.img.{fab}.{camera}.{imgid}"
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """A durable consumer of a stream.
+
+    Attributes:
+        consumer: Who works on it.
+        stream: The stream's name.
+        name: Its own name, unique in the stream.
+        filters: The subjects it takes; all where there are none.
+    """
+
+    consumer: ConsumerName
+    stream: str
+    name: str
+    filters: tuple[str, ...] = ()
 
 
-def subject_of_shadow_prediction(fab: str, camera: str, imgid: str) -> str:
-    """The subject of what the candidate says in SHADOW_PREDICTIONS."""
-    return f"fabwafer-shadow.prediction.{fab}.{camera}.{imgid}"
-
-
-def subject_of_dead_letter(consumer: str) -> str:
-    """The subject in DEAD of what a consumer refused."""
-    return f"fabwafer-dead.{consumer}"
+DURABLES: Final = {
+    durable.consumer: durable
+    for durable in (
+        Durable(ConsumerName.CLASSIFY, IMAGES, CLASSIFY),
+        Durable(ConsumerName.RECORD_IMAGES, IMAGES, RECORD),
+        Durable(ConsumerName.RECORD_PREDICTIONS, PREDICTIONS, RECORD),
+        Durable(ConsumerName.SHADOW, SHADOW_IMAGES, SHADOW),
+        Durable(ConsumerName.RECORD_SHADOW, SHADOW_PREDICTIONS, RECORD),
+        # Last: once it is made images may come, and everything behind it must be there.
+        Durable(
+            ConsumerName.INTAKE,
+            MQTT,
+            INTAKE,
+            (topics.MQTT_PREFIX + topics.IMAGE_TOPICS, topics.MQTT_PREFIX + topics.PREDICTION_TOPICS),
+        ),
+    )
+}
+"""The durable consumers, in the order in which they are made."""
 
 
 def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[StreamConfig]:
@@ -92,7 +124,7 @@ def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[
         ),
         StreamConfig(
             name=MQTT,
-            subjects=["$MQTT.msgs.>"],
+            subjects=[f"{topics.MQTT_PREFIX}>"],
             retention=RetentionPolicy.INTEREST,
             storage=StorageType.FILE,
             discard=DiscardPolicy.NEW,
@@ -112,15 +144,15 @@ def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[
                 duplicate_window=120,
             )
             for name, subject in (
-                (SHADOW_IMAGES, "fabwafer-shadow.img.>"),
-                (SHADOW_PREDICTIONS, "fabwafer-shadow.prediction.>"),
+                (SHADOW_IMAGES, topics.SHADOW_IMAGES),
+                (SHADOW_PREDICTIONS, topics.SHADOW_PREDICTIONS),
             )
         ),
-        of_ours(IMAGES, "fabwafer-images.>"),
-        of_ours(PREDICTIONS, "fabwafer-predictions.>"),
+        of_ours(IMAGES, topics.IMAGES),
+        of_ours(PREDICTIONS, topics.PREDICTIONS),
         StreamConfig(
             name=DEAD,
-            subjects=["fabwafer-dead.>"],
+            subjects=[topics.DEAD_LETTERS],
             retention=RetentionPolicy.LIMITS,
             storage=StorageType.FILE,
             discard=DiscardPolicy.OLD,
@@ -132,35 +164,31 @@ def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[
     ]
 
 
-def _consumer_configs() -> list[tuple[str, ConsumerConfig]]:
-    def durable(name: str, *filters: str) -> ConsumerConfig:
-        return ConsumerConfig(
-            durable_name=name,
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=ACK_WAIT,
-            max_deliver=-1,  # what may succeed later is retried for as long as it takes
-            max_ack_pending=4096,
-            filter_subjects=list(filters) or None,
-        )
-
-    return [
-        (IMAGES, durable(CLASSIFY)),
-        (IMAGES, durable(RECORD)),
-        (PREDICTIONS, durable(RECORD)),
-        (SHADOW_IMAGES, durable(SHADOW)),
-        (SHADOW_PREDICTIONS, durable(RECORD)),
-        # Last: from here on images may come, and everything behind must stand.
-        (MQTT, durable(INTAKE, "$MQTT.msgs.fabwafer.*.*.img.*", "$MQTT.msgs.fabwafer.*.*.prediction.*")),
-    ]
+def _consumer_config(durable: Durable) -> ConsumerConfig:
+    return ConsumerConfig(
+        durable_name=durable.name,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT,
+        max_deliver=-1,  # what may succeed later is retried for as long as it takes
+        max_ack_pending=4096,
+        filter_subjects=list(durable.filters) or None,
+    )
 
 
 async def ensure_streams(js: JetStreamContext, *, replicas: int, mqtt_max_bytes: int, max_bytes: int) -> None:
-    """Makes the streams and their durable consumers, or brings those there are up to these settings.
+    """Make the streams and their durable consumers, or bring those there are up to these settings.
 
     Must be done before any device has credentials: interest retention keeps only what a consumer waits for.
 
+    Args:
+        js: The bus's JetStream.
+        replicas: Copies of each stream.
+        mqtt_max_bytes: The limit of `$MQTT_msgs`.
+        max_bytes: The limit of each of IMAGES, PREDICTIONS and DEAD.
+
     Raises:
         nats.errors.Error: The bus is not ready, or refuses; to be tried again.
+        TimeoutError: The bus does not answer; to be tried again.
     """
     for config in _stream_configs(replicas, mqtt_max_bytes, max_bytes):
         assert config.name is not None  # noqa: S101 - named right above
@@ -170,5 +198,32 @@ async def ensure_streams(js: JetStreamContext, *, replicas: int, mqtt_max_bytes:
             await js.add_stream(config)
         else:
             await js.update_stream(config)
-    for stream, consumer in _consumer_configs():
-        await js.add_consumer(stream, consumer)
+    for durable in DURABLES.values():
+        await js.add_consumer(durable.stream, _consumer_config(durable))
+
+
+async def make_streams(js: JetStreamContext, *, replicas: int, mqtt_max_bytes: int, max_bytes: int) -> None:
+    """Make or update the streams as `ensure_streams` does, waiting for a bus that still elects its leaders."""
+    backoff = Backoff()
+    while True:
+        try:
+            await ensure_streams(js, replicas=replicas, mqtt_max_bytes=mqtt_max_bytes, max_bytes=max_bytes)
+        except (NatsError, TimeoutError) as error:
+            log.info("streams not made yet", error=repr(error), pause=backoff.pause)
+            await backoff.wait()
+        else:
+            return
+
+
+async def wait_for_streams(js: JetStreamContext) -> None:
+    """Return when every durable consumer, and so every stream, is there: `fabwafer streams` makes them."""
+    backoff = Backoff()
+    for durable in DURABLES.values():
+        while True:
+            try:
+                await js.consumer_info(durable.stream, durable.name)
+            except (NatsError, TimeoutError) as error:
+                log.info("waiting for `fabwafer streams`", stream=durable.stream, error=repr(error))
+                await backoff.wait()
+            else:
+                break

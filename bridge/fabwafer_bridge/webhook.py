@@ -20,9 +20,9 @@ class WebhookError(FabwaferError):
 
 
 def signature(secret: bytes, timestamp: str, body: bytes) -> str:
-    """Signs a request: HMAC-SHA256 (RFC 2104) in hex over `<timestamp>.<body>`.
+    """Sign a request: HMAC-SHA256 (RFC 2104) in hex over `<timestamp>.<body>`.
 
-    The time stamp is a part of what is signed, so that a receiver can refuse what somebody recorded and sends again.
+    The time stamp is a part of what is signed, so that a receiver can refuse a replayed request.
     """
     return "sha256=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
@@ -42,7 +42,7 @@ class Webhook:
         self._secret = secret
 
     async def send(self, alert: Alert) -> None:
-        """Sends one alert; the receiver tells one that it gets again by its `Idempotency-Key`, the alert's id.
+        """Send one alert; the receiver recognises a repetition by the `Idempotency-Key`, the alert's id.
 
         Raises:
             WebhookError: It was not taken (no answer, or a status other than 2xx).

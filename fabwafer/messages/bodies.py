@@ -1,21 +1,19 @@
-"""The messages that devices, bridge and listeners exchange: written strictly, read kindly."""
+"""The bodies of the messages that devices, bridge and listeners exchange: written strictly, read kindly."""
 
 import base64
 import binascii
 import json
 import math
-import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from fabwafer.defects import canonical_name
-from fabwafer.errors import FabwaferError
 from fabwafer.maps.counts import MapCounts
-
-Kind = Literal["img", "prediction", "alert"]
-Source = Literal["device", "cluster"]
+from fabwafer.messages.headers import MESSAGE_BYTES
+from fabwafer.messages.refusals import MessageRefusedError, shown
+from fabwafer.messages.topics import NAME_RULE, Kind, Source, Topic, is_name
 
 UNKNOWN_MODEL: Final = "unknown"
 """The model of a prediction whose sender names none; never NULL, since it is a part of the prediction's key."""
@@ -23,74 +21,10 @@ UNKNOWN_MODEL: Final = "unknown"
 MILLISECONDS_FROM: Final = 1e11
 """A timestamp below this is in seconds: as milliseconds it would be March 1973, as seconds the year 5138."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_NAME_RULE: Final = "1 to 64 letters, digits, '_' or '-'"
-
-
-class MessageRefusedError(FabwaferError):
-    """A message that can never be accepted. The text says what was expected and what came.
-
-    Args:
-        message: The sentence.
-        code: Which of a few kinds it is, to count by: topic, name, json, field, mismatch or base64.
-    """
-
-    def __init__(self, message: str, code: str = "field") -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """Who sent what: the parts of `fabwafer/<fab>/<camera>/<kind>/<imgid>`."""
-
-    fab: str
-    camera: str
-    kind: str
-    imgid: str
-
-    @classmethod
-    def from_subject(cls, subject: str) -> Self:
-        """Reads a NATS subject `fabwafer.<fab>.<camera>.<kind>.<imgid>`.
-
-        Raises:
-            MessageRefusedError: The subject has another shape, or a name holds what a name must not.
-        """
-        parts = subject.split(".")
-        if len(parts) != 5 or parts[0] != "fabwafer" or parts[3] not in ("img", "prediction", "alert"):
-            raise MessageRefusedError(
-                f"expected the topic fabwafer/<fab>/<camera>/img|prediction/<imgid>, got {_shown(subject)}", "topic"
-            )
-        _, fab, camera, kind, imgid = parts
-        for field, value in (("fab", fab), ("camera", camera), ("imgid", imgid)):
-            _checked_name(value, f"{field} in the topic")
-        return cls(fab, camera, kind, imgid)
-
-    @property
-    def subject(self) -> str:
-        """The NATS subject."""
-        return f"fabwafer.{self.fab}.{self.camera}.{self.kind}.{self.imgid}"
-
-    @property
-    def topic(self) -> str:
-        """The MQTT topic."""
-        return self.subject.replace(".", "/")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _checked_name(value: object, what: str) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise MessageRefusedError(f"{what}: expected {_NAME_RULE}, got {_shown(value)}", "name")
-    return value
-
 
 def _name(value: object) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError(f"expected {_NAME_RULE}")
+    if not isinstance(value, str) or not is_name(value):
+        raise ValueError(f"expected {NAME_RULE}")
     return value
 
 
@@ -106,18 +40,22 @@ def _number(value: object) -> float:
     return number
 
 
-def _milliseconds(value: object) -> int:
-    """Devices send milliseconds, or seconds with or without a fraction, as a number or in a string."""
+_STORED: Final = {"stored": True}
+"""The context of validation for what the bridge has written itself: its times are in milliseconds, however early."""
+
+
+def _milliseconds(value: object, info: ValidationInfo) -> int:
+    """Read a time: devices send milliseconds, or seconds with or without a fraction, as a number or in a string."""
     number = _number(value)
     if number < 0 or number >= 1e14:
         raise ValueError("expected seconds or milliseconds since 1970")
-    if number < MILLISECONDS_FROM:
+    if number < MILLISECONDS_FROM and info.context != _STORED:
         return round(number * 1000)
     return int(value) if isinstance(value, int) else round(number)
 
 
 def _fraction(value: object) -> float:
-    """Devices send 0..1, or percent when it is above 1, as a number or in a string."""
+    """Read a probability: devices send 0..1, or percent when it is above 1, as a number or in a string."""
     number = _number(value)
     if not 0 <= number <= 100:
         raise ValueError("expected 0 to 1, or percent up to 100")
@@ -151,7 +89,7 @@ Text = Annotated[str, BeforeValidator(_text), Field(max_length=256)]
 
 
 class _Message(BaseModel):
-    """What every message bears. Unknown fields are kept and carried on."""
+    """The fields of every message. Unknown fields are kept and carried on."""
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
@@ -167,11 +105,11 @@ class _Message(BaseModel):
     notch: Text | None = None
 
     def topic(self, kind: Kind) -> Topic:
-        """The topic that this message belongs on."""
+        """Return the topic that this message belongs on."""
         return Topic(self.fab, self.camera, kind, self.imgid)
 
     def to_json(self) -> bytes:
-        """The message as it goes over the wire: fields without a value are left out."""
+        """Return the message as it goes over the wire: fields without a value are left out."""
         return self.model_dump_json(exclude_none=True, by_alias=True).encode()
 
 
@@ -179,22 +117,47 @@ CONTEXT_FIELDS: Final = ("lot", "slot", "product", "tool", "step", "notch")
 """The optional fields of every message: kept, searchable, carried from the image to its prediction and alert."""
 
 
-class Image(_Message):
-    """An image from a camera; `encoded` is the base64 text of the image file, as it came."""
+class ImageMetadata(_Message):
+    """What an image message says of its image: everything but the image file."""
+
+    def to_header(self) -> str:
+        """Return it as one line of ASCII JSON, for the header `Fabwafer-Message`.
+
+        Raises:
+            MessageRefusedError: It is longer than such a header may be.
+        """
+        line = self.to_json().decode()
+        if not line.isascii():
+            line = json.dumps(json.loads(line), separators=(",", ":"))
+        if len(line) > MESSAGE_BYTES:
+            raise MessageRefusedError(
+                f"expected at most {MESSAGE_BYTES} bytes of fields besides 'bytes', got {len(line)}", "fields_too_large"
+            )
+        return line
+
+    @classmethod
+    def from_header(cls, line: str | None) -> Self:
+        """Read the header `Fabwafer-Message`.
+
+        Args:
+            line: The header's value, None where there is none.
+
+        Raises:
+            MessageRefusedError: It is not what `to_header` writes.
+        """
+        if line is None:
+            raise MessageRefusedError("expected an image with the header Fabwafer-Message, got none")
+        return _stored(cls, line)
+
+
+class Image(ImageMetadata):
+    """An image message as a device sends it; `encoded` is the image file in base64."""
 
     encoded: str = Field(alias="bytes")
 
-    def file(self) -> bytes:
-        """The image file.
-
-        Raises:
-            MessageRefusedError: The text is not base64.
-        """
-        return decoded_base64(self.encoded)
-
     @classmethod
     def of_file(cls, data: bytes, *, imgid: str, timestamp: int, fab: str, camera: str, **more: Any) -> Self:
-        """Makes the message for an image file."""
+        """Make the message for an image file."""
         return cls.model_validate(
             {
                 "imgid": imgid,
@@ -207,8 +170,16 @@ class Image(_Message):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ReceivedImage:
+    """An image message taken apart: what it says of the image, and the image file."""
+
+    metadata: ImageMetadata
+    data: bytes
+
+
 class Prediction(_Message):
-    """What a model said of a wafer. A device's own has neither `wafer` nor `map`."""
+    """A model's answer for one image. A device's own has neither `wafer` nor `map`."""
 
     prediction: ClassName
     probability: Fraction
@@ -231,7 +202,7 @@ class Alert(Prediction):
 
 
 def decoded_base64(text: str) -> bytes:
-    """Decodes base64 strictly; white space, which some encoders break lines with, is allowed.
+    """Decode base64 strictly; white space, which some encoders break lines with, is allowed.
 
     Raises:
         MessageRefusedError: The text is not base64.
@@ -247,37 +218,59 @@ def decoded_base64(text: str) -> bytes:
             ) from None
 
 
-def read_image(topic: Topic, payload: bytes) -> Image:
-    """Reads an image message that came on a topic.
+def read_image(topic: Topic, payload: bytes) -> ReceivedImage:
+    """Read an image message that came on a topic: its JSON is parsed and its base64 decoded here, and nowhere else.
 
     Raises:
         MessageRefusedError: It is not such a message; the text names the field.
     """
-    return _read(Image, topic, payload)
+    body = _object(payload)
+    encoded = body.pop("bytes", None)
+    metadata = _checked(ImageMetadata, topic, body)
+    if not isinstance(encoded, str):
+        raise MessageRefusedError(
+            f"field 'bytes': expected base64 of an image file, got {shown(encoded)}"
+            if encoded is not None
+            else "field 'bytes' is missing"
+        )
+    return ReceivedImage(metadata, decoded_base64(encoded))
 
 
 def read_device_prediction(topic: Topic, payload: bytes) -> Prediction:
-    """Reads a prediction that a device made; whatever the body says of `source`, it is the device's.
+    """Read a prediction that a device made; whatever the body says of `source`, it is the device's.
 
     Raises:
         MessageRefusedError: It is not such a message; the text names the field.
     """
-    prediction = _read(Prediction, topic, payload)
+    prediction = _checked(Prediction, topic, _object(payload))
     # These are only the cluster's to say: a device that claims them could silence or raise what a person sees.
     return prediction.model_copy(update={"source": "device", "wafer": None, "review": None})
 
 
-def _read(kind: type[M], topic: Topic, payload: bytes) -> M:
+def read_stored_prediction(payload: bytes) -> Prediction:
+    """Read a prediction from its stream, where the bridge has written it.
+
+    Raises:
+        MessageRefusedError: It is none; the text names the field.
+    """
+    return _stored(Prediction, payload)
+
+
+def _object(payload: bytes) -> dict[str, Any]:
     try:
         body = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise MessageRefusedError(f"expected JSON, got {_shown(payload[:60])} ({error})", "json") from None
+        raise MessageRefusedError(f"expected JSON, got {shown(payload[:60])} ({error})", "json") from None
     if not isinstance(body, dict):
-        raise MessageRefusedError(f"expected a JSON object, got {_shown(body)}", "json")
+        raise MessageRefusedError(f"expected a JSON object, got {shown(body)}", "json")
+    return body
+
+
+def _checked(kind: type[M], topic: Topic, body: dict[str, Any]) -> M:
     try:
         message = kind.model_validate(body)
     except ValidationError as error:
-        raise MessageRefusedError("; ".join(_sentence(detail) for detail in error.errors())) from None
+        raise _refused(error) from None
     for field in ("fab", "camera"):
         if getattr(message, field) != getattr(topic, field):
             raise MessageRefusedError(
@@ -288,9 +281,22 @@ def _read(kind: type[M], topic: Topic, payload: bytes) -> M:
     return message
 
 
+def _stored(kind: type[M], text: str | bytes) -> M:
+    try:
+        return kind.model_validate_json(text, context=_STORED)
+    except ValidationError as error:
+        raise _refused(error) from None
+
+
+def _refused(error: ValidationError) -> MessageRefusedError:
+    return MessageRefusedError("; ".join(_sentence(detail) for detail in error.errors()))
+
+
 def _sentence(detail: Any) -> str:
     field = ".".join(str(part) for part in detail["loc"])
+    if not field:
+        return f"expected a JSON object: {detail['msg']}, got {shown(detail['input'])}"
     if detail["type"] == "missing":
         return f"field {field!r} is missing"
     reason = detail["msg"].removeprefix("Value error, ")
-    return f"field {field!r}: {reason}, got {_shown(detail['input'])}"
+    return f"field {field!r}: {reason}, got {shown(detail['input'])}"

@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import RowMapping, Table
 
 from fabwafer.maps.counts import MapCounts
-from fabwafer.messages.bodies import CONTEXT_FIELDS, Image, Prediction
+from fabwafer.messages.bodies import CONTEXT_FIELDS, ImageMetadata, Prediction
 from fabwafer.records.tables import predictions
 
 MAP_FIELDS: Final = tuple(MapCounts.model_fields)
@@ -17,7 +17,7 @@ def storable(text: str) -> str:
     return text.replace("\0", "\ufffd")
 
 
-def context_and_extra(message: Image | Prediction) -> dict[str, Any]:
+def context_and_extra(message: ImageMetadata | Prediction) -> dict[str, Any]:
     """Return the columns for a message's context fields and for the fields that fabwafer does not know."""
     context = {name: getattr(message, name) for name in CONTEXT_FIELDS}
     return {

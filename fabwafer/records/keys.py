@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import ColumnElement, Connection, and_, case
 
-from fabwafer.messages.bodies import Image, Prediction
+from fabwafer.messages.bodies import ImageMetadata, Prediction
 from fabwafer.records.fields import storable
 from fabwafer.records.inserts import insert
 from fabwafer.records.tables import wafers
@@ -13,7 +13,7 @@ WaferKey = tuple[str, str, str]
 """fab, camera, imgid."""
 
 
-def key_of(message: Image | Prediction) -> WaferKey:
+def key_of(message: ImageMetadata | Prediction) -> WaferKey:
     """Return the key of the wafer that a message is about."""
     return message.fab, message.camera, message.imgid
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
 
-from fabwafer.messages.bodies import Image
+from fabwafer.messages.bodies import ImageMetadata
 from fabwafer.records.fields import context_and_extra, context_of
 from fabwafer.records.inserts import Key, insert_new
 from fabwafer.records.keys import WaferKey, is_wafer, key_of, wafer_ids
@@ -25,7 +25,7 @@ class Shot:
     together they are the order of receipt, since device clocks lie.
     """
 
-    image: Image
+    image: ImageMetadata
     data: bytes
     received: int
     sequence: int

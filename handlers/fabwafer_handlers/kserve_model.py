@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from kserve import model_server
 from kserve.errors import InvalidInput
 
+from fabwafer.messages.inference import MODEL_NAME
 from fabwafer.models.card import ModelRefusedError
 from fabwafer.models.classifier import Classifier
 from fabwafer_handlers import protocol
@@ -31,12 +32,12 @@ class WaferModel(kserve.Model):  # type: ignore[misc]
         name: The name it is served under.
     """
 
-    def __init__(self, directory: Path, name: str = protocol.MODEL_NAME) -> None:
+    def __init__(self, directory: Path, name: str = MODEL_NAME) -> None:
         super().__init__(name)
         self._directory = directory
 
     def load(self) -> bool:
-        """Loads the model; only then is the server ready.
+        """Load the model; only then is the server ready.
 
         Raises:
             ModelRefusedError: The model is not the one its card describes.
@@ -46,19 +47,19 @@ class WaferModel(kserve.Model):  # type: ignore[misc]
         return self.ready
 
     def get_input_types(self) -> list[dict[str, Any]]:
-        """The one input, for V2's model metadata."""
+        """Return the one input, for V2's model metadata."""
         inputs: list[dict[str, Any]] = protocol.describe(self._classifier.card)["inputs"]
         return inputs
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        """The outputs, for V2's model metadata."""
+        """Return the outputs, for V2's model metadata."""
         outputs: list[dict[str, Any]] = protocol.describe(self._classifier.card)["outputs"]
         return outputs
 
     async def predict(
         self, payload: Any, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
     ) -> Any:
-        """Answers a V1 body (a dict, or the bytes of an image) or a V2 request.
+        """Answer a V1 body (a dict, or the bytes of an image) or a V2 request.
 
         Raises:
             InvalidInput: The request is not understood; KServe answers 400 with the reason.
@@ -66,7 +67,7 @@ class WaferModel(kserve.Model):  # type: ignore[misc]
         return await self._answer(payload, explain=False)
 
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> Any:
-        """Answers like `predict`, with the heatmaps.
+        """Answer like `predict`, with the heatmaps.
 
         Raises:
             InvalidInput: The request is not understood; KServe answers 400 with the reason.
@@ -132,10 +133,10 @@ async def _refuse(_: HttpRequest, error: Exception) -> JSONResponse:
 
 
 def main() -> None:
-    """Serves a model folder."""
+    """Serve a model folder."""
     parser = argparse.ArgumentParser(parents=[model_server.parser], conflict_handler="resolve")
     parser.add_argument("--model_dir", type=Path, default=Path("/mnt/models/wafer"), help="the model's folder")
-    parser.add_argument("--model_name", default=protocol.MODEL_NAME, help="the name to serve it under")
+    parser.add_argument("--model_name", default=MODEL_NAME, help="the name to serve it under")
     arguments = parser.parse_args()
     model = WaferModel(arguments.model_dir, arguments.model_name)
     try:
@@ -144,7 +145,7 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     model_server.app.add_exception_handler(RequestValidationError, _refuse)
     server = kserve.ModelServer(enable_latency_logging=False)
-    # Three lines for each request tell less than the metrics.
+    # They write three lines for each request; the metrics have the same.
     for name in ("kserve.trace", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
     server.start([model])

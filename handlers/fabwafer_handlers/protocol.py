@@ -1,4 +1,4 @@
-"""What clients and the model server say to each other: requests to images, classifications to responses.
+"""What clients and the model server exchange: requests to images, classifications to responses.
 
 Pure functions over bodies and classifications, shared by both servers, so that their answers cannot differ. Requests
 come in three forms and are told apart by their bodies alone, since TorchServe does not tell its handler the path:
@@ -20,12 +20,11 @@ import numpy as np
 
 from fabwafer.errors import FabwaferError
 from fabwafer.maps.image_file import MAX_BYTES
+from fabwafer.messages.inference import HEATMAP, INPUT, MODEL_NAME, OUTPUTS, Tensor
 
 if TYPE_CHECKING:
     from fabwafer.models.card import ModelCard
     from fabwafer.models.classifier import Classification
-
-MODEL_NAME: Final = "wafer"
 
 MAX_IMAGES: Final = 256
 """Images of one request. A request of 8 MiB (`max_request_size`) could hold a hundred thousand tiny ones, and its
@@ -34,19 +33,7 @@ neighbours in the batch would wait for all of them."""
 MAX_HEATMAP_CELLS: Final = 1_000_000
 """Dies of all heatmaps of one request, padding included: about 10 MB of JSON. 256 maps of 60 x 60 dies fit."""
 
-OUTPUTS: Final = (
-    "label",
-    "probability",
-    "probabilities",
-    "wafer",
-    "review",
-    "error",
-    "embedding",
-    "map",
-    "model_version",
-    "model_digest",
-    "classes",
-)
+OUTPUT_NAMES: Final = tuple(tensor.name for tensor in OUTPUTS)
 """What a V2 request can ask for by name; it gets all of them where it names none, and `heatmap` by the parameter."""
 
 _MAX_BASE64: Final = -(-MAX_BYTES // 3) * 4
@@ -90,38 +77,43 @@ class Request:
     rows: list[Row]
     heatmap: bool = False
     id: str = ""
-    outputs: Sequence[str] = OUTPUTS
+    outputs: Sequence[str] = OUTPUT_NAMES
 
 
 def describe(card: "ModelCard") -> dict[str, Any]:
-    """Says what the model is, in the words of V2's model metadata, with its digest and classes."""
-    d, classes = card.embedding_size, len(card.classes)
-    shapes = {"probabilities": [-1, classes], "embedding": [-1, d], "model_digest": [1], "classes": [classes]}
-    datatypes = dict.fromkeys(OUTPUTS, "BYTES") | dict.fromkeys(("probability", "probabilities", "embedding"), "FP32")
-    datatypes |= dict.fromkeys(("wafer", "review"), "BOOL")
+    """Return V2's model metadata, with the model's digest and classes."""
+    sizes = {"n": -1, **_model_sizes(card)}
     return {
         "name": MODEL_NAME,
         "versions": [card.version],
         "platform": "onnxruntime",
-        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
-        "outputs": [{"name": name, "datatype": datatypes[name], "shape": shapes.get(name, [-1])} for name in OUTPUTS],
+        "inputs": [_description(INPUT, sizes)],
+        "outputs": [_description(tensor, sizes) for tensor in OUTPUTS],
         "digest": card.digest,
         "classes": card.classes,
     }
 
 
+def _description(tensor: Tensor, sizes: Mapping[str, int]) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.sizes(**sizes)}
+
+
+def _model_sizes(card: "ModelCard") -> dict[str, int]:
+    return {"classes": len(card.classes), "d": card.embedding_size}
+
+
 def parse_raw(image: bytes, *, heatmap: bool = False) -> Request:
-    """Takes a body as one image file."""
+    """Return the request that one image file makes."""
     return Request("raw", [Row(image)], heatmap=heatmap)
 
 
 def is_json(body: bytes | bytearray) -> bool:
-    """Tells whether a body is meant as JSON; a PNG or JPEG file starts with a byte that no JSON text starts with."""
+    """Return whether a body is meant as JSON; a PNG or JPEG file starts with a byte that no JSON text starts with."""
     return bytes(body[:64]).lstrip().startswith(_JSON_STARTS)
 
 
 def parse(body: object, *, explain: bool = False) -> Request:
-    """Reads a decoded JSON body of either version.
+    """Read a decoded JSON body of either version.
 
     Args:
         body: What the JSON text holds.
@@ -144,7 +136,7 @@ def parse(body: object, *, explain: bool = False) -> Request:
 
 
 def parse_v1(body: Mapping[str, Any], *, explain: bool = False) -> Request:
-    """Reads a V1 request: `{"instances": [{"bytes": {"b64": ...}}, ...]}`, or the same with `{"b64": ...}`.
+    """Read a V1 request: `{"instances": [{"bytes": {"b64": ...}}, ...]}`, or the same with `{"b64": ...}`.
 
     Raises:
         BadRequestError: `instances` is not a list of 1 to `MAX_IMAGES`.
@@ -164,7 +156,7 @@ def _v1_row(instance: object) -> Row:
 
 
 def parse_v2(body: Mapping[str, Any]) -> Request:
-    """Reads a V2 request: one input `image` of type BYTES and shape [n], its data base64 of image files.
+    """Read a V2 request: one input `image` of type BYTES and shape [n], its data base64 of image files.
 
     Raises:
         BadRequestError: Another input, a shape that is not the data's, or a parameter or output that does not exist.
@@ -174,9 +166,9 @@ def parse_v2(body: Mapping[str, Any]) -> Request:
         came = f"{len(inputs)} inputs" if isinstance(inputs, list) else _kind(inputs)
         raise BadRequestError(f"inputs: expected a list with the one input image, got {came}")
     image = inputs[0]
-    if image.get("name") != "image" or image.get("datatype") != "BYTES":
+    if image.get("name") != INPUT.name or image.get("datatype") != INPUT.datatype:
         raise BadRequestError(
-            "inputs: expected the name image and the datatype BYTES, "
+            f"inputs: expected the name {INPUT.name} and the datatype {INPUT.datatype}, "
             f"got {_shown(image.get('name'))} and {_shown(image.get('datatype'))}"
         )
     data = image.get("data")
@@ -212,18 +204,18 @@ def _heatmap_parameter(parameters: object) -> bool:
 
 def _outputs(asked: object) -> Sequence[str]:
     if not asked:
-        return OUTPUTS
+        return OUTPUT_NAMES
     if not isinstance(asked, list) or not all(isinstance(output, Mapping) for output in asked):
         raise BadRequestError('outputs: expected a list of {"name": ...}')
     names = [output.get("name") for output in asked]
-    unknown = [name for name in names if name not in OUTPUTS]
+    unknown = [name for name in names if name not in OUTPUT_NAMES]
     if unknown:
-        raise BadRequestError(f"outputs: expected names among {', '.join(OUTPUTS)}, got {_shown(unknown[0])}")
-    return [name for name in OUTPUTS if name in names]
+        raise BadRequestError(f"outputs: expected names among {', '.join(OUTPUT_NAMES)}, got {_shown(unknown[0])}")
+    return [name for name in OUTPUT_NAMES if name in names]
 
 
 def decode_base64(text: object) -> Row:
-    """Decodes one image of a JSON body; what cannot be decoded becomes the row's error."""
+    """Decode one image of a JSON body; what cannot be decoded becomes the row's error."""
     if not isinstance(text, str):
         return Row(b"", f"expected base64 of an image file, got {_kind(text)}")
     if len(text) > _MAX_BASE64:
@@ -249,7 +241,7 @@ def _shown(value: object) -> str:
 
 
 def with_row_errors(request: Request, answers: Sequence["Classification"]) -> list["Classification"]:
-    """Gives the rows that had no image to classify their own reasons."""
+    """Return the answers, with the reason of each row that had no image to classify."""
     return [
         replace(answer, error=row.error) if row.error else answer
         for row, answer in zip(request.rows, answers, strict=True)
@@ -257,7 +249,7 @@ def with_row_errors(request: Request, answers: Sequence["Classification"]) -> li
 
 
 def respond(request: Request, answers: Sequence["Classification"], card: "ModelCard") -> dict[str, Any]:
-    """Builds the body of the response. Its numbers are NumPy arrays where there are many of them.
+    """Return the body of the response. Its numbers are NumPy arrays where there are many of them.
 
     Args:
         request: What is answered.
@@ -296,7 +288,7 @@ def _largest_grid(answers: Sequence["Classification"]) -> tuple[int, int]:
 
 
 def _prediction(answer: "Classification", card: "ModelCard", *, heatmap: bool) -> dict[str, Any]:
-    """One V1 prediction: the V2 outputs by the same names, probabilities by class, the heatmap in its true size."""
+    """Return one V1 prediction: named as in V2, but with probabilities by class and the heatmap in its true size."""
     prediction = {
         "label": answer.label,
         "probability": np.float32(answer.probability),
@@ -315,39 +307,38 @@ def _prediction(answer: "Classification", card: "ModelCard", *, heatmap: bool) -
 
 def _v2(request: Request, answers: Sequence["Classification"], card: "ModelCard") -> dict[str, Any]:
     n = len(answers)
-    tensors: dict[str, tuple[str, list[int], Any]] = {
-        "label": ("BYTES", [n], [answer.label for answer in answers]),
-        "probability": ("FP32", [n], np.array([answer.probability for answer in answers], np.float32)),
-        "probabilities": ("FP32", [n, len(card.classes)], _flat([answer.probabilities for answer in answers])),
-        "wafer": ("BOOL", [n], [answer.wafer for answer in answers]),
-        "review": ("BOOL", [n], [answer.review for answer in answers]),
-        "error": ("BYTES", [n], [answer.error for answer in answers]),
-        "embedding": ("FP32", [n, card.embedding_size], _flat([answer.embedding for answer in answers])),
-        "map": ("BYTES", [n], [json.dumps(answer.map.model_dump() if answer.map else None) for answer in answers]),
-        "model_version": ("BYTES", [n], [card.version] * n),
-        "model_digest": ("BYTES", [1], [card.digest]),
-        "classes": ("BYTES", [len(card.classes)], list(card.classes)),
+    sizes = {"n": n, **_model_sizes(card)}
+    data: dict[str, Any] = {
+        "label": [answer.label for answer in answers],
+        "probability": np.array([answer.probability for answer in answers], np.float32),
+        "probabilities": _flat([answer.probabilities for answer in answers]),
+        "wafer": [answer.wafer for answer in answers],
+        "review": [answer.review for answer in answers],
+        "error": [answer.error for answer in answers],
+        "embedding": _flat([answer.embedding for answer in answers]),
+        "map": [json.dumps(answer.map.model_dump() if answer.map else None) for answer in answers],
+        "model_version": [card.version] * n,
+        "model_digest": [card.digest],
+        "classes": list(card.classes),
     }
-    chosen = {name: tensors[name] for name in request.outputs}
+    outputs = [
+        _description(tensor, sizes) | {"data": data[tensor.name]}
+        for tensor in OUTPUTS
+        if tensor.name in request.outputs
+    ]
     if request.heatmap:
-        chosen["heatmap"] = _heatmaps(answers)
-    return {
-        "id": request.id,
-        "model_name": MODEL_NAME,
-        "model_version": card.version,
-        "outputs": [
-            {"name": name, "datatype": datatype, "shape": shape, "data": data}
-            for name, (datatype, shape, data) in chosen.items()
-        ],
-    }
+        heatmaps = _heatmaps(answers)
+        _, h, w = heatmaps.shape
+        outputs.append(_description(HEATMAP, {"n": n, "h": h, "w": w}) | {"data": heatmaps.ravel()})
+    return {"id": request.id, "model_name": MODEL_NAME, "model_version": card.version, "outputs": outputs}
 
 
 def _flat(arrays: Sequence[np.ndarray[Any, np.dtype[np.float32]]]) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.concatenate([array.ravel() for array in arrays]).astype(np.float32, copy=False)
 
 
-def _heatmaps(answers: Sequence["Classification"]) -> tuple[str, list[int], np.ndarray[Any, np.dtype[np.float32]]]:
-    """The heatmaps as one tensor: padded below and to the right with zeros to the largest grid among them.
+def _heatmaps(answers: Sequence["Classification"]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the heatmaps as one tensor: padded below and to the right with zeros to the largest grid among them.
 
     The true size of each is in `map`; a row without a map is all zero.
     """
@@ -357,4 +348,4 @@ def _heatmaps(answers: Sequence["Classification"]) -> tuple[str, list[int], np.n
         if answer.heatmap is not None:
             height, width = answer.heatmap.shape
             padded[i, :height, :width] = answer.heatmap
-    return "FP32", list(padded.shape), padded.ravel()
+    return padded

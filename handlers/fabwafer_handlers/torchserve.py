@@ -24,7 +24,7 @@ class WaferHandler:
     """What TorchServe calls: `initialize` once in each worker, then `handle` for each batch."""
 
     def initialize(self, context: Any) -> None:
-        """Loads the model that the archive holds.
+        """Load the model that the archive holds.
 
         Args:
             context: TorchServe's context; its `model_dir` is the unpacked archive.
@@ -42,7 +42,7 @@ class WaferHandler:
         logging.getLogger().setLevel(logging.WARNING)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        """Answers a batch of requests.
+        """Answer a batch of requests.
 
         Args:
             data: For each request its parts by name; `body` is the whole body where it is not a form.
@@ -79,7 +79,7 @@ _Parsed: TypeAlias = protocol.Request | protocol.BadRequestError | None
 
 
 def _parsed(parts: Mapping[str, Any], headers: Mapping[str, Any]) -> _Parsed:
-    # Neither a body nor a type of one: TorchServe tells no method, and gives every request a length.
+    # Neither a body nor a type of one: TorchServe does not pass on the method, and gives every request a length.
     if not any(parts.values()) and not any(name.lower() == "content-type" for name in headers):
         return None
     try:
@@ -106,7 +106,7 @@ def _parse(parts: Mapping[str, Any], *, explain: bool) -> protocol.Request:
 
 
 def _classify(classifier: Classifier, requests: Sequence[_Parsed]) -> list[list[Classification]]:
-    """Classifies the images of all requests in one call and deals the answers out to them again."""
+    """Classify the images of all requests in one call and return the answers by request."""
     understood = [request for request in requests if isinstance(request, protocol.Request)]
     heatmap = any(request.heatmap for request in understood)
     answers = iter(classifier.classify([row.image for r in understood for row in r.rows], heatmap=heatmap))

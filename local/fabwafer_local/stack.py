@@ -145,8 +145,14 @@ class Stack:
             )
         )
         write_system(self._directory, self.system)
+        await self._make_streams()
         await asyncio.gather(self._start_bridge(http), self._start_device_auth(http, directory))
         await self._camera.make()
+
+    async def _make_streams(self) -> None:
+        done = await self._supervisor.run("streams", fabwafer_command("streams", "--data", str(self._directory)))
+        if done.code:
+            raise StackError(f"the streams could not be made: {done.complaint}")
 
     async def _start_bridge(self, http: aiohttp.ClientSession) -> None:
         env = self._env | {

@@ -17,7 +17,10 @@ from rich.text import Text
 
 from fabwafer.commands.text import printable
 from fabwafer.defects import NOT_A_WAFER, is_defect
-from fabwafer.messages.bodies import Alert, MessageRefusedError, Topic, read_device_prediction
+from fabwafer.messages.bodies import Alert, read_device_prediction
+from fabwafer.messages.headers import SOURCE
+from fabwafer.messages.refusals import MessageRefusedError
+from fabwafer.messages.topics import ALERT_TOPICS, IMAGE_TOPICS, PREDICTION_TOPICS, Topic
 
 ROWS: Final = 12
 WAITING_LIMIT: Final = 10_000
@@ -59,9 +62,9 @@ class View:
         self._client = await nats.connect(
             nats_url, name="fabwafer-up", max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=_quiet
         )
-        await self._client.subscribe("fabwafer.*.*.img.*", cb=self._image)
-        await self._client.subscribe("fabwafer.*.*.prediction.*", cb=self._prediction)
-        await self._client.subscribe("fabwafer.*.*.alert.*", cb=self._alert)
+        await self._client.subscribe(IMAGE_TOPICS, cb=self._image)
+        await self._client.subscribe(PREDICTION_TOPICS, cb=self._prediction)
+        await self._client.subscribe(ALERT_TOPICS, cb=self._alert)
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -81,7 +84,7 @@ class View:
 
     async def _prediction(self, message: Msg) -> None:
         # The source is in a header that only the bridge can set; a device's body may claim anything.
-        cluster = (message.headers or {}).get("Fabwafer-Source") == "cluster"
+        cluster = (message.headers or {}).get(SOURCE) == "cluster"
         try:
             prediction = read_device_prediction(Topic.from_subject(message.subject), message.data)
         except MessageRefusedError:

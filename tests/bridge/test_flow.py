@@ -257,6 +257,7 @@ def _png_bomb(side: int) -> bytes:
         (lambda camera: image_message(camera, "x", bytes(range(256)) * 20_000), "bytes"),
         (lambda camera: image_message(camera, "x", wafer_image(), fab="fabb"), "must agree"),
         (lambda camera: image_message("another", "x", wafer_image()), "must agree"),
+        (lambda camera: image_message(camera, "x", wafer_image(), note="x" * 33_000), "besides 'bytes'"),
         (lambda camera: image_message(camera, "x.y", wafer_image()), "imgid"),
         (lambda camera: image_message(camera, "*", wafer_image()), "imgid"),
         (lambda camera: image_message(camera, ">", wafer_image()), "imgid"),
@@ -274,6 +275,7 @@ def _png_bomb(side: int) -> bytes:
         "5 MB of noise",
         "another fab",
         "another camera",
+        "33 KB of fields",
         "dot",
         "star",
         "greater",
@@ -333,6 +335,7 @@ async def test_a_dead_letter_passes_when_it_is_replayed_after_what_was_wrong_is_
         origin=f"$MQTT.msgs.fabwafer.faba.{camera}.img.m1",
         payload=good,
         reason="refused by an older version",
+        code=dead_letters.Reason.FIELD,
         message_id="older",
         headers={},
     )
@@ -415,6 +418,7 @@ def test_metrics_and_health_tell_what_happened(running: Running) -> None:
     assert bridge.metric("fabwafer_inference_seconds_count") > 0
     card = read_card(default_model())
     assert bridge.metric("fabwafer_model_info", version=card.version, digest=card.digest) == 1
+    assert bridge.metric("fabwafer_model_info") == 1
     assert bridge.metric("fabwafer_messages_total", consumer="intake", result="passed") >= 2
     wait_until(lambda: bridge.metric("fabwafer_consumer_lag", consumer="record-predictions") == 0, "no lag")
     assert 0 <= bridge.metric("fabwafer_stream_fill_ratio", stream="IMAGES") < 0.01

@@ -12,9 +12,9 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fabwafer.messages.bodies import Prediction
+from fabwafer.messages.headers import SOURCE
 from fabwafer.records import Records, migrate
 from fabwafer_bridge import streams
-from fabwafer_bridge.intake import SOURCE
 from tests.support.gateways import Gateway, image, in_stream
 from tests.support.mosquitto import Mosquitto, Publisher
 from tests.support.nats_servers import NatsServer

@@ -8,20 +8,26 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import get_args
 
 import nats
 import pytest
 import structlog
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from PIL import Image as Picture
 from prometheus_client import REGISTRY
 
-from fabwafer.maps.image_file import MAX_BYTES
+from fabwafer.maps.image_file import MAX_BYTES, BadImageError
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
+from fabwafer.messages.headers import Receipt
+from fabwafer.messages.refusals import MessageRefusedError, RefusalCode
 from fabwafer.records import Records, migrate
 from fabwafer.service.logs import RateLimitedLog
-from fabwafer_bridge import dead_letters, record, service, streams
+from fabwafer_bridge import dead_letters, metrics, record, retention, streams
+from fabwafer_bridge.consumer import refusal
+from fabwafer_bridge.dead_letters import Reason
 from fabwafer_bridge.intake import checked
 from tests.support.nats_servers import NatsServer
 from tests.support.records import predicted, shot
@@ -110,7 +116,7 @@ def test_all_pending_alerts_are_in_the_gauge_not_only_those_sent_at_once(
     )
     try:
         worker.start()
-        wait_until(lambda: worker.metric("fabwafer_pending_alerts") == 250, worker.last_words)
+        wait_until(lambda: worker.metric("fabwafer_consumer_lag", consumer="alert") == 250, worker.last_words)
     finally:
         worker.stop()
 
@@ -118,12 +124,12 @@ def test_all_pending_alerts_are_in_the_gauge_not_only_those_sent_at_once(
 async def test_forgetting_images_waits_for_a_database_that_is_away(
     tmp_path: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "RETENTION_RETRY", 0.05)
+    monkeypatch.setattr(retention, "RETRY", 0.05)
     with Records(sqlite) as before:
         before.store_shots([shot(received=1)])
     away = tmp_path / "away"
     with Records(f"sqlite:///{away / 'records.db'}") as records:
-        task = asyncio.create_task(service._retention(records, 1, asyncio.Lock()))
+        task = asyncio.create_task(retention.forget_images(records, 1, asyncio.Lock()))
         done, _ = await asyncio.wait([task], timeout=0.5)
         assert not done, "it ended while the database was away"
         (tmp_path / "here").mkdir()
@@ -159,6 +165,7 @@ def large_picture() -> bytes:
         ("fabwafer.f.c.img.w", b"[]", "json"),
         ("fabwafer.f.c.img.w", body(timestamp="soon"), "field"),
         ("fabwafer.f.c.img.w", body(camera="d"), "mismatch"),
+        ("fabwafer.f.c.img.w", body(note="x" * 33_000), "fields_too_large"),
         ("fabwafer.f.c.img.w", body(encoded="@@"), "base64"),
         ("fabwafer.f.c.img.w", of_file(b"GIF89a and more"), "unreadable"),
         ("fabwafer.f.c.img.w", of_file(encode(sample(1, 1)[0][1])[:-20]), "truncated"),
@@ -168,9 +175,9 @@ def large_picture() -> bytes:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_dead_letter_names_the_kind_of_its_refusal(subject: str, payload: bytes, code: str) -> None:
-    outgoing = checked(subject, payload, received=1, sequence=1, headers={})
-    assert outgoing.subject == streams.subject_of_dead_letter(streams.INTAKE)
-    assert outgoing.headers[dead_letters.CODE] == code
+    with pytest.raises((MessageRefusedError, BadImageError)) as refused:
+        checked(subject, payload, Receipt(1, 1))
+    assert refusal(Msg(None), refused.value).code == code  # type: ignore[arg-type]
 
 
 async def test_a_flood_of_rubbish_is_counted_by_kind_and_logged_in_few_lines(
@@ -220,6 +227,55 @@ async def test_of_many_lines_at_once_a_few_are_written_and_the_rest_summed_up() 
     assert lines()[11:] == [{"event": "refused", "number": 200}]
 
 
+def test_every_consumer_reason_and_result_is_there_from_the_start_under_one_name(
+    nats_server: NatsServer, sqlite: str, tmp_path: Path
+) -> None:
+    bridge = Bridge(
+        tmp_path / "bridge",
+        nats_url=nats_server.url,
+        inference_url=NOWHERE,
+        candidate_url=NOWHERE,
+        database_url=sqlite,
+    )
+    try:
+        bridge.start()
+        gauges = ("fabwafer_consumer_lag", "fabwafer_oldest_unacknowledged_seconds")
+        of_streams = {name.value for name in streams.DURABLES}
+        wait_until(lambda: all(of_streams <= labels(bridge, name, "consumer") for name in gauges), "all measured")
+        assert labels(bridge, "fabwafer_consumer_lag", "consumer") == of_streams | {"alert"}
+        assert labels(bridge, "fabwafer_redeliveries_total", "consumer") == of_streams
+        assert labels(bridge, "fabwafer_messages_total", "consumer") == of_streams | {"alert"}
+        for consumer in (*streams.DURABLES, streams.ConsumerName.ALERT):
+            results = labels(bridge, "fabwafer_messages_total", "result", consumer=consumer)
+            assert results == {result.value for result in metrics.RESULTS[consumer]}
+        assert labels(bridge, "fabwafer_dead_letters_total", "reason") == {reason.value for reason in Reason}
+        assert bridge.metric("fabwafer_messages_total") == bridge.metric("fabwafer_dead_letters_total") == 0
+    finally:
+        bridge.stop()
+
+
+def labels(bridge: Bridge, name: str, label: str, **others: str) -> set[str]:
+    """The values of a label in the series of a metric."""
+    return {
+        sample.labels[label]
+        for sample in bridge.samples()
+        if sample.name == name and others.items() <= sample.labels.items()
+    }
+
+
+def test_every_reason_that_a_reader_refuses_for_is_one_of_the_metrics() -> None:
+    assert {Reason(code) for code in get_args(RefusalCode)} < set(Reason)
+
+
+def test_the_model_has_one_series_that_of_the_version_which_serves() -> None:
+    serving = metrics.ServingModel()
+    for version in ("1.0", "1.1", "1.0", "1.0"):
+        serving.answered(version, f"digest of {version}")
+    [family] = [one for one in REGISTRY.collect() if one.name == "fabwafer_model_info"]
+    [series] = family.samples
+    assert (series.labels, series.value) == ({"version": "1.0", "digest": "digest of 1.0"}, 1)
+
+
 @pytest.fixture
 async def bus(nats_server: NatsServer) -> AsyncIterator[Client]:
     """A connection to a bus that holds 400 dead letters: more than a listing fetches at once."""
@@ -228,7 +284,14 @@ async def bus(nats_server: NatsServer) -> AsyncIterator[Client]:
     await streams.ensure_streams(js, replicas=1, mqtt_max_bytes=1 << 26, max_bytes=1 << 26)
     letters = (
         dead_letters.letter(
-            "intake", subject="s", origin="o", payload=b"", reason="r", message_id=str(number), headers={}
+            "intake",
+            subject="s",
+            origin="o",
+            payload=b"",
+            reason="r",
+            code=dead_letters.Reason.JSON,
+            message_id=str(number),
+            headers={},
         )
         for number in range(400)
     )

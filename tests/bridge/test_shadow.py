@@ -11,7 +11,7 @@ import pytest
 
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
-from fabwafer.messages.bodies import Image
+from fabwafer.messages.bodies import Image, ImageMetadata
 from fabwafer.records import PredictionRecord, Records, migrate
 from fabwafer_bridge import dead_letters
 from fabwafer_bridge.trial import Trial, place_of
@@ -197,8 +197,8 @@ def test_the_answers_of_another_version_are_not_taken_for_the_candidates(
         assert len(trying.said_by("tiny-1")) == len(IMAGES)
 
 
-def image(imgid: str, timestamp: int = 1) -> Image:
-    return Image.of_file(b"x", imgid=imgid, timestamp=timestamp, fab="f", camera="c")
+def image(imgid: str, timestamp: int = 1) -> ImageMetadata:
+    return ImageMetadata(imgid=imgid, timestamp=timestamp, fab="f", camera="c")
 
 
 def test_a_share_takes_as_many_wafers_and_all_shots_of_each() -> None:

@@ -19,6 +19,7 @@ from nats.js import JetStreamContext
 from fabwafer.messages.bodies import Image
 from fabwafer.records import Records, migrate
 from fabwafer_bridge import streams
+from fabwafer_bridge.settings import StreamSettings
 from tests.chaos import ledger
 from tests.chaos.fleet import Device, Fleet
 from tests.support.nats_servers import NatsCluster, NatsServer, add_device
@@ -118,7 +119,8 @@ async def running(
     connections: int = 4,
     in_flight: int = 4,
     only: str = "",
-    **settings: object,
+    replicas: int = 1,
+    mqtt_max_bytes: int = StreamSettings().mqtt_max_bytes,
 ) -> AsyncIterator[System]:
     """Runs a bridge between a bus and a model server, with three cameras that publish.
 
@@ -131,7 +133,8 @@ async def running(
         connections: Of each camera.
         in_flight: Images of each connection that are on their way at once.
         only: The bridge's consumers; all when empty.
-        settings: The bridge's other settings.
+        replicas: Copies of each stream.
+        mqtt_max_bytes: The limit of `$MQTT_msgs`.
     """
     servers = [bus] if isinstance(bus, NatsServer) else bus.servers
     url = database_url or f"sqlite:///{directory / 'records.db'}"
@@ -142,10 +145,11 @@ async def running(
         inference_url=model.url,
         database_url=url,
         only=only,
-        **settings,
+        replicas=replicas,
+        mqtt_max_bytes=mqtt_max_bytes,
     )
     try:
-        # It makes the streams; only then there are devices.
+        # The streams are made; only then there are devices.
         await asyncio.to_thread(bridge.start)
         devices = [
             Device("fab1", camera, *await asyncio.to_thread(add_device, servers, "fab1", camera))

@@ -6,11 +6,16 @@ import random
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 from fabwafer.messages.bodies import Image
+from fabwafer.messages.headers import Receipt
+from fabwafer.messages.topics import MQTT_PREFIX
 from fabwafer_bridge import streams
+from fabwafer_bridge.consumer import refusal
+from fabwafer_bridge.dead_letters import Reason
 from fabwafer_bridge.intake import checked
 from tests.chaos import ledger
 from tests.chaos.system import running
@@ -37,8 +42,9 @@ def poisoned(image: Image, field: bytes) -> bytes:
 @pytest.mark.parametrize("field", POISON.values(), ids=POISON.keys())
 def test_the_intake_refuses_a_message_that_cannot_be_passed_on(field: bytes) -> None:
     image = Image.of_file(encode(sample(0, 1)[0][1]), imgid="img1", timestamp=1, fab="fab1", camera="cam1")
-    letter = checked(image.topic("img").subject, poisoned(image, field), received=1, sequence=1, headers={})
-    assert letter.subject == streams.subject_of_dead_letter(streams.INTAKE)
+    with pytest.raises(Exception, match=r".") as refused:
+        checked(image.topic("img").subject, poisoned(image, field), Receipt(1, 1))
+    assert refusal(Msg(None), refused.value).code in (Reason.JSON, Reason.FIELD, Reason.UNEXPECTED)  # type: ignore[arg-type]
 
 
 async def test_poison_among_images_ends_neither_the_bridge_nor_them(
@@ -49,9 +55,7 @@ async def test_poison_among_images_ends_neither_the_bridge_nor_them(
         await system.fleet.publish(good[:10])
         async with system.jetstream() as js:
             for image, field in zip(system.fleet.images(len(POISON)), POISON.values(), strict=True):
-                await js.publish(
-                    streams.MQTT_PREFIX + image.topic("img").subject, poisoned(image, field), stream=streams.MQTT
-                )
+                await js.publish(MQTT_PREFIX + image.topic("img").subject, poisoned(image, field), stream=streams.MQTT)
         await system.fleet.publish(good[10:])
         await system.settled()
         ledger.check(system.fleet.published, system.records.wafers())

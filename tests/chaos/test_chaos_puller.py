@@ -28,7 +28,7 @@ async def carried(puller: Puller, wanted: range) -> None:
     missing = set(wanted)
     while missing:
         batch = await puller.batch(16)
-        async with puller.kept(batch):
+        async with puller.held(batch):
             missing -= {int(message.data) for message in batch}
 
 

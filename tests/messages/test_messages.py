@@ -10,10 +10,20 @@ from hypothesis import strategies as st
 from fabwafer.messages.bodies import (
     UNKNOWN_MODEL,
     Image,
-    MessageRefusedError,
-    Topic,
+    ImageMetadata,
+    decoded_base64,
     read_device_prediction,
     read_image,
+)
+from fabwafer.messages.headers import MESSAGE_BYTES, Receipt
+from fabwafer.messages.refusals import MessageRefusedError
+from fabwafer.messages.topics import (
+    Topic,
+    sender_subject,
+    subject_of_image,
+    subject_of_prediction,
+    subject_of_shadow_image,
+    subject_of_shadow_prediction,
 )
 
 TOPIC = Topic("faba", "camera1", "prediction", "img1")
@@ -126,16 +136,61 @@ def test_what_is_not_a_json_object_is_refused(payload: bytes) -> None:
 def test_an_image_message_holds_the_file_that_was_sent() -> None:
     image = Image.of_file(b"\x89PNG", imgid="img1", timestamp=1554134552, fab="faba", camera="camera1", lot="L7")
     read = read_image(IMAGE_TOPIC, image.to_json())
-    assert (read.file(), read.timestamp, read.lot) == (b"\x89PNG", 1554134552000, "L7")
+    assert (read.data, read.metadata.timestamp, read.metadata.lot) == (b"\x89PNG", 1554134552000, "L7")
 
 
 @pytest.mark.parametrize("text", ["not base64!", "QUJ", "Ü"])
 def test_bad_base64_is_refused(text: str) -> None:
-    image = Image.of_file(b"x", imgid="i", timestamp=1, fab="faba", camera="camera1").model_copy(
-        update={"encoded": text}
-    )
     with pytest.raises(MessageRefusedError, match="base64"):
-        image.file()
+        decoded_base64(text)
+
+
+@pytest.mark.parametrize("sent", [..., None, 7, ["QUJD"]])
+def test_an_image_message_without_base64_is_refused_by_name(sent: object) -> None:
+    with pytest.raises(MessageRefusedError, match="'bytes'"):
+        read_image(IMAGE_TOPIC, prediction(bytes=sent))
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@given(st.dictionaries(texts.filter(lambda name: name != "bytes"), texts, max_size=5), texts)
+def test_the_fields_of_an_image_survive_the_header(more: dict[str, str], lot: str) -> None:
+    metadata = ImageMetadata(imgid="i", timestamp=1, fab="faba", camera="camera1").model_copy(
+        update={"lot": lot, **{f"x{name}": value for name, value in more.items()}}
+    )
+    line = metadata.to_header()
+    assert line.isascii()
+    assert line.isprintable() or "\x7f" in line
+    assert ImageMetadata.from_header(line).to_json() == metadata.to_json()
+
+
+def test_more_fields_than_a_header_may_have_are_refused() -> None:
+    fits = read_image(IMAGE_TOPIC, prediction(bytes="QUJD", note="x" * 30_000)).metadata.to_header()
+    assert len(fits) <= MESSAGE_BYTES
+    with pytest.raises(MessageRefusedError, match="besides 'bytes'") as refused:
+        read_image(IMAGE_TOPIC, prediction(bytes="QUJD", note="x" * 33_000)).metadata.to_header()
+    assert refused.value.code == "fields_too_large"
+
+
+@pytest.mark.parametrize("line", [None, "", "{", "[]", '{"imgid": "i"}'])
+def test_an_image_in_a_stream_without_its_fields_is_refused(line: str | None) -> None:
+    with pytest.raises(MessageRefusedError):
+        ImageMetadata.from_header(line)
+
+
+def test_a_receipt_survives_the_headers() -> None:
+    assert Receipt.from_headers(Receipt(5, 6).headers, otherwise=1) == Receipt(5, 6)
+    assert Receipt.from_headers(None, otherwise=7) == Receipt(7, 0)
+
+
+def test_the_subject_of_a_sender_can_be_told_from_that_of_any_stream() -> None:
+    who = ("faba", "camera1", "i")
+    for subject in (subject_of_image(*who), subject_of_shadow_image(*who), "$MQTT.msgs.fabwafer.faba.camera1.img.i"):
+        assert sender_subject(subject) == "fabwafer.faba.camera1.img.i"
+    for subject in (subject_of_prediction("device", *who), subject_of_shadow_prediction(*who)):
+        assert sender_subject(subject) == "fabwafer.faba.camera1.prediction.i"
+    assert sender_subject("something.else") == "something.else"
 
 
 @given(names, names, names)

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from fabwafer.defects import NOT_A_WAFER
-from fabwafer.messages.bodies import Topic, read_device_prediction
+from fabwafer.messages.bodies import read_device_prediction
+from fabwafer.messages.topics import Topic
 from fabwafer.records import ReceivedPrediction, Records, Threshold, ThresholdRefusedError
 from tests.support.records import CAPTURED, predicted, the_record
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from fabwafer.messages.bodies import Topic, read_device_prediction, read_image
+from fabwafer.messages.bodies import read_device_prediction, read_image
+from fabwafer.messages.topics import Topic
 from fabwafer.records import ReceivedPrediction, Records, Shot
 from tests.support.records import CAPTURED, predicted, shot, the_record
 
@@ -174,7 +175,7 @@ def test_whatever_passes_for_a_message_can_be_stored(records: Records, more: byt
     image = read_image(Topic("fab1", "cam1", "img", "img1"), body + b'"bytes": "AAAA", ' + more + b"}")
 
     assert len(records.store_predictions([ReceivedPrediction(prediction, 1, 1)]).new) == 1
-    assert records.store_shots([Shot(image, b"file", 1, 1)]) == 1
+    assert records.store_shots([Shot(image.metadata, image.data, 1, 1)]) == 1
     assert len(the_record(records).predictions) == 1
 
 

@@ -4,37 +4,17 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import nats
-
 from fabwafer.commands.system import System, write_system
-from fabwafer_bridge import streams
 from fabwafer_local.ports import free_ports
 from tests.support.nats_servers import BRIDGE_PASSWORD, BRIDGE_USER, DEVICE_AUTH_PASSWORD, NatsServer
 from tests.support.running import _Process, wait_until
-
-PATIENCE: Final = 30.0
-
-
-async def make_streams(url: str, *, replicas: int = 1, mqtt_max_bytes: int = 64 << 20) -> None:
-    """Make the streams as the bridge does when it starts, waiting for a cluster to elect its leaders."""
-    client = await nats.connect(url)
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            await streams.ensure_streams(
-                client.jetstream(), replicas=replicas, mqtt_max_bytes=mqtt_max_bytes, max_bytes=64 << 20
-            )
-            break
-        except (nats.errors.Error, TimeoutError):
-            assert time.monotonic() < deadline, "the streams could not be made"
-    await client.close()
+from tests.support.streams import make_streams as make_streams  # noqa: PLC0414
 
 
 class DeviceAuthProcess(_Process):

@@ -1,5 +1,6 @@
 """The running parts of a system for tests: a real TorchServe, a real bridge, each in a process of its own."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -14,11 +15,15 @@ from typing import Self
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from fabwafer.models.shipped import default_model
+from fabwafer_bridge.settings import StreamSettings
 from fabwafer_local import torchserve
 from fabwafer_local.ports import free_ports
 from fabwafer_local.supervisor import end_session
+from tests.support.streams import make_streams
 
 PATIENCE = 90.0
 """Seconds after which a test that waits for progress gives up; nothing is measured by it."""
@@ -134,7 +139,7 @@ class ModelServer(_Process):
 
 
 class Bridge(_Process):
-    """The bridge, with settings as an operator gives them."""
+    """The bridge, with settings as an operator gives them, and the streams that it waits for."""
 
     def __init__(
         self,
@@ -144,6 +149,8 @@ class Bridge(_Process):
         inference_url: str,
         database_url: str,
         only: str = "",
+        replicas: int = 1,
+        mqtt_max_bytes: int = StreamSettings().mqtt_max_bytes,
         **settings: object,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -158,9 +165,22 @@ class Bridge(_Process):
         argv = [sys.executable, "-m", "fabwafer.cli", "bridge", *(["--only", only] if only else [])]
         super().__init__(argv, env, directory / "bridge.log")
         self.url = f"http://127.0.0.1:{port}"
+        self._nats_url = nats_url
+        self._replicas, self._mqtt_max_bytes = replicas, mqtt_max_bytes
+        self._has_streams = False
 
     def start(self) -> Self:
-        """Starts it, and waits until it carries messages."""
+        """Makes the streams at the first start, starts the bridge, and waits until it carries messages."""
+        if not self._has_streams:
+            asyncio.run(
+                make_streams(
+                    self._nats_url,
+                    replicas=self._replicas,
+                    mqtt_max_bytes=self._mqtt_max_bytes,
+                    max_bytes=StreamSettings().stream_max_bytes,
+                )
+            )
+            self._has_streams = True
         self.spawn()
         self.wait_ready()
         return self
@@ -171,16 +191,22 @@ class Bridge(_Process):
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that bear these labels; 0 when there are none."""
-        from prometheus_client.parser import text_string_to_metric_families
-
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as response:
-            text = response.read().decode()
         return sum(
             sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
+            for sample in samples(self.url)
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def samples(self) -> list[Sample]:
+        """All samples of its metrics."""
+        return samples(self.url)
+
+
+def samples(url: str) -> list[Sample]:
+    """All samples of a process's metrics."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as response:
+        text = response.read().decode()
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
 @pytest.fixture(scope="session")

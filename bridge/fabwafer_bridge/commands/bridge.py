@@ -1,18 +1,18 @@
 """`fabwafer bridge`: runs the bridge."""
 
-import asyncio
-import signal
 from typing import Annotated
 
 import typer
 
-app = typer.Typer()
+from fabwafer.commands.app import Commands
+
+app = Commands()
 
 
 @app.command()
 def bridge(
     only: Annotated[
-        str | None, typer.Option(help="Consumers of this process, by commas: intake,classify,shadow,record,alert.")
+        str | None, typer.Option(help="Roles of this process, by commas: intake,classify,shadow,record,alert.")
     ] = None,
 ) -> None:
     """Carry messages from the bus to the model server, the records and the alerts.
@@ -22,20 +22,15 @@ def bridge(
     import uvloop
 
     from fabwafer.service.logs import configure
+    from fabwafer.service.process import until_signal
+    from fabwafer_bridge.roles import ROLES
     from fabwafer_bridge.service import Bridge
-    from fabwafer_bridge.settings import ROLES, BridgeSettings
+    from fabwafer_bridge.settings import BridgeSettings
 
-    roles = tuple(only.split(",")) if only else ROLES
+    roles = only.split(",") if only else list(ROLES)
     unknown = [role for role in roles if role not in ROLES]
     if unknown:
         raise typer.BadParameter(f"expected some of {', '.join(ROLES)}, got {unknown[0]!r}", param_hint="--only")
+    settings = BridgeSettings.read()
     configure()
-
-    async def run() -> None:
-        stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
-        await Bridge(BridgeSettings(), [role for role in ROLES if role in roles]).run(stopping)
-
-    uvloop.run(run())
+    uvloop.run(until_signal(Bridge(settings, roles).run))
