@@ -109,7 +109,7 @@ class Scenario:
 
     @staticmethod
     def messages(images: list[bytes], run: str) -> Callable[[int, int], tuple[str, bytes]]:
-        """Makes the function that makes messages: the n-th of a camera is a wafer of its own."""
+        """Make the function that makes messages: the n-th of a camera is a wafer of its own."""
         parts = [base64.b64encode(image).decode() for image in images]
 
         def message(index: int, number: int) -> tuple[str, bytes]:
@@ -128,7 +128,7 @@ class Scenario:
             return int(connection.execute(text("select count(*) from predictions")).scalar_one())
 
     def processes(self) -> dict[str, psutil.Process]:
-        """The processes that are measured."""
+        """Return the processes that are measured."""
         worker = next(p for p in psutil.Process(self.model_server.pid).children(recursive=True) if "python" in p.name())
         return {
             "nats-server": psutil.Process(self.server.pid),
@@ -142,7 +142,7 @@ class Scenario:
 async def measure(
     scenario: Scenario, cameras: list[tuple[str, str]], images: list[bytes], seconds: float
 ) -> dict[str, object]:
-    """Runs the steady load and then the flood."""
+    """Run the steady load and then the flood."""
     connections = [Connection(IN_FLIGHT) for _ in cameras]
     for index, (connection, (user, password)) in enumerate(zip(connections, cameras, strict=True)):
         await connection.open(scenario.server.mqtt_url, user, password, f"bench{index}")
@@ -223,7 +223,7 @@ async def measure(
 
 @contextmanager
 def system(directory: Path, sync_interval: str, database_url: str, model_server: ModelServer) -> Iterator[Scenario]:
-    """A system with empty streams and records."""
+    """Run a system with empty streams and records."""
     migrate(database_url)
     with NatsServer(directory / "nats", sync_interval=sync_interval) as server:
         bridge = Bridge(directory, nats_url=server.url, inference_url=model_server.url, database_url=database_url)
@@ -235,7 +235,7 @@ def system(directory: Path, sync_interval: str, database_url: str, model_server:
 
 
 def main() -> None:
-    """Runs all scenarios, and prints a table or JSON."""
+    """Run all scenarios, and print a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=60, help="of each load")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), action="append")

@@ -36,7 +36,7 @@ class Connection:
         self.acknowledged = 0
 
     async def open(self, url: str, user: str, password: str, client_id: str) -> None:
-        """Connects and signs in."""
+        """Connect and sign in."""
         address = urlsplit(url)
         self._reader, self._writer = await asyncio.open_connection(address.hostname, address.port)
         body = _text("MQTT") + b"\x04\xc2" + struct.pack(">H", 120) + _text(client_id) + _text(user) + _text(password)
@@ -55,14 +55,14 @@ class Connection:
                 self._room.release()
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Publishes with QoS 1; waits only while too many are without a PUBACK."""
+        """Publish with QoS 1; wait only while too many are without a PUBACK."""
         await self._room.acquire()
         self._next = self._next % 65535 + 1
         body = _text(topic) + struct.pack(">H", self._next) + payload
         self._writer.write(b"\x32" + _length(len(body)) + body)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """End the connection."""
         self._task.cancel()
         self._writer.close()
 
@@ -73,7 +73,7 @@ async def flood(
     stop: asyncio.Event,
     room: asyncio.Semaphore | None = None,
 ) -> None:
-    """Publishes on all connections as fast as PUBACKs come.
+    """Publish on all connections as fast as PUBACKs come.
 
     Args:
         connections: Each publishes on its own.
@@ -100,7 +100,7 @@ async def steady(
     seconds: float,
     sent: Callable[[int, int], None],
 ) -> int:
-    """Publishes at a rate, taking the connections in turn.
+    """Publish at a rate, taking the connections in turn.
 
     Args:
         connections: Taken in turn.

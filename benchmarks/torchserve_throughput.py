@@ -47,7 +47,7 @@ def in_process(images: list[bytes], size: int, seconds: float) -> float:
 
 
 def body(images: list[bytes]) -> bytes:
-    """A V2 request."""
+    """Return a V2 request."""
     data = [base64.b64encode(image).decode() for image in images]
     return json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [len(data)], "data": data}]}).encode()
 
@@ -103,7 +103,7 @@ def _running(argv: list[str], env: dict[str, str]) -> Iterator[None]:
 
 
 def main() -> None:
-    """Prints one line for each way and each request size."""
+    """Print one line for each way and each request size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--clients", type=int, default=16)

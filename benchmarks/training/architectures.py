@@ -46,7 +46,7 @@ def resnet18() -> PooledNet:
 
 
 def vgg() -> PooledNet:
-    """A plain stack of 3x3 convolutions with pooling between (Simonyan and Zisserman, ICLR 2015), a quarter as wide."""
+    """Return a VGG-style network (Simonyan and Zisserman, ICLR 2015), a quarter as wide."""
     layers: list[nn.Module] = []
     before = CHANNELS
     for width in (24, 48, 96, 192):
@@ -67,7 +67,7 @@ class _Excitation(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps [n, channels, h, w] to as many of the same shape."""
+        """Map [n, channels, h, w] to as many of the same shape."""
         out: Tensor = maps * self.weigh(maps).sigmoid()
         return out
 
@@ -85,7 +85,7 @@ class _Inverted(nn.Module):
         self.adds = stride == 1 and channels_in == channels_out
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps [n, channels_in, h, w] to [n, channels_out, h / stride, w / stride]."""
+        """Map [n, channels_in, h, w] to [n, channels_out, h / stride, w / stride]."""
         out: Tensor = self.narrow(self.excite(self.spread(self.widen(maps))))
         return out + maps if self.adds else out
 
@@ -103,7 +103,7 @@ def efficientnet() -> PooledNet:
 
 
 def started_as_identity(network: PooledNet) -> PooledNet:
-    """Starts blocks as the identity, as is often done (Goyal et al., arXiv 1706.02677): what it costs in short runs."""
+    """Start blocks as the identity, as is often done (Goyal et al., arXiv 1706.02677): what it costs in short runs."""
     for module in network.modules():
         if isinstance(module, Block):
             nn.init.zeros_(module.second_norm.weight)
@@ -126,12 +126,12 @@ class _Excited(nn.Module):
             self.around = nn.Sequential(nn.AvgPool2d(stride), *_convolution(channels_in, channels_out, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps [n, channels_in, h, w] to [n, channels_out, h / stride, w / stride]."""
+        """Map [n, channels_in, h, w] to [n, channels_out, h / stride, w / stride]."""
         return functional.relu(self.inner(maps) + self.around(maps))
 
 
 def excited() -> PooledNet:
-    """The shipped shape with squeeze and excitation in each block."""
+    """Return the shipped shape with squeeze and excitation in each block."""
     stem = nn.Sequential(*_convolution(CHANNELS, WIDTHS[0], 5, 2), nn.ReLU(inplace=True))
     blocks: list[nn.Module] = []
     before = WIDTHS[0]
@@ -154,7 +154,7 @@ NETWORKS: dict[str, Callable[[], PooledNet]] = {
 
 
 def milliseconds(path: Path, maps: NDArray[np.float32]) -> float:
-    """Returns the median time of one map on one thread, in ms."""
+    """Return the median time of one map on one thread, in ms."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -167,7 +167,7 @@ def milliseconds(path: Path, maps: NDArray[np.float32]) -> float:
 
 
 def served(network: PooledNet, maps: Maps) -> dict[str, float]:
-    """Returns size and speed of a network's files: `int8_mb`, `int8_ms` and `float_ms` a map."""
+    """Return size and speed of a network's files: `int8_mb`, `int8_ms` and `float_ms` a map."""
     with TemporaryDirectory() as folder:
         float_path, int8_path = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         export(network, float_path)
@@ -180,7 +180,7 @@ def served(network: PooledNet, maps: Maps) -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs what is not finished, prints the table and draws the plot."""
+    """Run what is not finished, print the table and draw the plot."""
     asked = arguments(__doc__)
     maps = read_maps(asked.data, asked.maps)
     results = Results(asked.results / "architectures.jsonl")

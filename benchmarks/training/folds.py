@@ -21,7 +21,7 @@ FIGURES = ("macro_f1", "worst_class_recall", "mean_class_recall", "accuracy", "t
 
 
 def main() -> None:
-    """Trains on the folds that are not finished, and prints the table."""
+    """Train on the folds that are not finished, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="labelled real maps, in any form that fabwafer train reads")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2], choices=range(HELD_OUT_FOLDS))

@@ -40,7 +40,7 @@ EPOCHS: Final = 12
 
 
 def own_fab(data: Dataset) -> tuple[Dataset, Dataset]:
-    """Returns the maps of a fab with its own classes: those to choose from for training, and those to measure on."""
+    """Return the maps of a fab with its own classes: those to choose from for training, and those to measure on."""
     _, held_out = split(data)
     fab = Dataset("own", held_out.grids, np.array([OWN[label] for label in held_out.labels.tolist()]), held_out.groups)
     half = grouped_folds(fab.labels, fab.groups, 2, seed=0)
@@ -48,7 +48,7 @@ def own_fab(data: Dataset) -> tuple[Dataset, Dataset]:
 
 
 def a_few(data: Dataset, count: int, seed: int) -> Dataset:
-    """Returns `count` maps, the classes in turn as long as they last."""
+    """Return `count` maps, the classes in turn as long as they last."""
     order = np.random.default_rng(seed).permutation(len(data))
     place = np.zeros(len(data), dtype=int)
     for name in np.unique(data.labels):
@@ -58,7 +58,7 @@ def a_few(data: Dataset, count: int, seed: int) -> Dataset:
 
 
 def main() -> None:
-    """Runs what is not finished, prints the table and draws the plot."""
+    """Run what is not finished, print the table and draw the plot."""
     asked = arguments(__doc__)
     pool, measured_on = own_fab(read(asked.data))
     results = Results(asked.results / "going_on.jsonl")

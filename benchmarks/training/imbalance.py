@@ -40,7 +40,7 @@ def adjusted(logits: Tensor, soft_targets: Tensor, log_prior: Tensor) -> Tensor:
 
 
 def ways(maps: Maps) -> dict[str, Way]:
-    """The ways that are compared, by name."""
+    """Return the ways that are compared, by name."""
     counts = torch.from_numpy(np.bincount(maps.targets, minlength=len(maps.classes))).float()
     as_they_are = even_weights(maps.targets, 0.0)
     balanced = counts.sum() / (len(counts) * counts)
@@ -55,7 +55,7 @@ def ways(maps: Maps) -> dict[str, Way]:
 
 
 def main() -> None:
-    """Runs what is not finished, prints the table and draws the plot."""
+    """Run what is not finished, print the table and draw the plot."""
     asked = arguments(__doc__)
     maps = read_maps(asked.data, asked.maps)
     results = Results(asked.results / "imbalance.jsonl")

@@ -49,14 +49,14 @@ class Maps:
 
 
 def split(data: Dataset) -> tuple[Dataset, Dataset]:
-    """Returns the maps that the shipped model was trained on, and those that were kept from it."""
+    """Return the maps that the shipped model was trained on, and those that were kept from it."""
     cleaned, _ = clean(data)
     held_out = held_out_from_training(cleaned, 0)
     return cleaned.subset(np.flatnonzero(~held_out)), cleaned.subset(np.flatnonzero(held_out))
 
 
 def some_lots(data: Dataset, maps: int, seed: int) -> Dataset:
-    """Returns whole lots drawn by chance, of about as many maps together as asked for."""
+    """Return whole lots drawn by chance, of about as many maps together as asked for."""
     lots = np.random.default_rng(seed).permutation(np.unique(data.groups))
     sizes = np.array([int((data.groups == lot).sum()) for lot in lots])
     chosen = lots[: int(np.searchsorted(np.cumsum(sizes), maps)) + 1]
@@ -64,7 +64,7 @@ def some_lots(data: Dataset, maps: int, seed: int) -> Dataset:
 
 
 def read_maps(source: str, count: int) -> Maps:
-    """Reads the maps of a comparison: about `count` to train on, and all that the shipped model never saw."""
+    """Read the maps of a comparison: about `count` to train on, and all that the shipped model never saw."""
     pool, held = split(read(source))
     chosen = some_lots(pool, count, seed=0)
     classes = classes_of(pool)
@@ -79,7 +79,7 @@ def read_maps(source: str, count: int) -> Maps:
 
 
 def numbers(data: Dataset, classes: Sequence[str]) -> NDArray[np.intp]:
-    """Returns the class number of each map, [n]."""
+    """Return the class number of each map, [n]."""
     return np.array([classes.index(label) for label in data.labels.tolist()], dtype=np.intp)
 
 
@@ -90,7 +90,7 @@ def fit(
     weights: NDArray[np.float64],
     loss: Loss = functional.cross_entropy,
 ) -> float:
-    """Trains a network; returns the seconds of its median round."""
+    """Train a network; return the seconds of its median round."""
     done: list[Epoch] = []
     soft_targets = smooth_labels(maps.targets, len(maps.classes), settings.smoothing)
     with TemporaryDirectory() as folder:
@@ -108,7 +108,7 @@ def fit(
 
 
 def probabilities(network: nn.Module, maps: Maps) -> NDArray[np.float32]:
-    """Returns what a network says of the maps to measure on, [m, classes]."""
+    """Return what a network says of the maps to measure on, [m, classes]."""
     with torch.inference_mode():
         parts = [
             network(torch.from_numpy(maps.held[start : start + 256])).numpy() for start in range(0, len(maps.held), 256)
@@ -117,7 +117,7 @@ def probabilities(network: nn.Module, maps: Maps) -> NDArray[np.float32]:
 
 
 def figures(said: NDArray[np.float32], maps: Maps) -> dict[str, float]:
-    """Returns macro-F1, worst recall and accuracy of probabilities [m, classes] on the maps to measure on."""
+    """Return macro-F1, worst recall and accuracy of probabilities [m, classes] on the maps to measure on."""
     found = measure(said, maps.held_targets, maps.classes)
     return {key: found[key] for key in ("macro_f1", "worst_class_recall", "accuracy", "missed_as_none")}
 
@@ -132,29 +132,29 @@ class Results:
         self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
 
     def has(self, **what: object) -> bool:
-        """Tells whether a run is finished."""
+        """Tell whether a run is finished."""
         return any(what.items() <= row.items() for row in self.rows)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Keeps the figures of a run and prints them."""
+        """Keep the figures of a run and print them."""
         self.rows.append(dict(row))
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print("  ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{value}" for key, value in row.items()))
 
     def of(self, key: str, **what: object) -> NDArray[np.float64]:
-        """Returns one figure of all runs that are meant."""
+        """Return one figure of all runs that are meant."""
         return np.array([row[key] for row in self.rows if what.items() <= row.items()])
 
 
 def spread(values: NDArray[np.float64], digits: int = 3) -> str:
-    """Writes figures of several seeds as their mean and half of their range."""
+    """Write figures of several seeds as their mean and half of their range."""
     return f"{values.mean():.{digits}f} ± {np.ptp(values) / 2:.{digits}f}"
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keeps torch to one thread, for times that can be compared."""
+    """Keep torch to one thread, for times that can be compared."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -164,7 +164,7 @@ def one_thread() -> Iterator[None]:
 
 
 def arguments(about: str | None, maps: int = 8000) -> argparse.Namespace:
-    """Reads the command line that the comparisons share."""
+    """Read the command line that the comparisons share."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="labelled real maps, in any form that fabwafer train reads")
     parser.add_argument("--maps", type=int, default=maps, help="maps to train on")

@@ -30,14 +30,14 @@ REVIEWS: Final = 500
 
 
 def reviews_of(data: Dataset, classes: tuple[str, str], seed: int) -> Dataset:
-    """Returns reviews of two classes, half of each."""
+    """Return reviews of two classes, half of each."""
     random = np.random.default_rng(seed)
     rows = [random.choice(np.flatnonzero(data.labels == name), REVIEWS // 2, replace=False) for name in classes]
     return data.subset(np.sort(np.concatenate(rows)))
 
 
 def main() -> None:
-    """Runs what is not finished and prints the table."""
+    """Run what is not finished and print the table."""
     asked = arguments(__doc__)
     trained_on, held_out = split(read(asked.data))
     champion = default_model()

@@ -283,7 +283,7 @@ def _count(stored: Outgoing | None) -> None:
 
 
 async def _until_intake_exists(js: JetStreamContext) -> None:
-    """Wait for the durable `intake`: without it the bus takes messages, and stores none of them."""
+    """Wait for the durable `intake`: without it the bus takes messages and stores none of them."""
     backoff = Backoff()
     while True:
         try:

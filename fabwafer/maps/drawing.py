@@ -85,7 +85,7 @@ def _opaque(pixels: Pixels) -> Pixels:
 
 
 def _flat(pixels: Pixels) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """Number the colours of a drawing that has at most four.
+    """Find the colours of a drawing that has at most four, and number them.
 
     Returns:
         (number of each pixel's colour, uint8 [height, width]; the colours, uint8 [k, 3]), or None if there are more.

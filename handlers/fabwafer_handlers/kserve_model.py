@@ -118,14 +118,14 @@ def _parse(payload: Any, *, explain: bool) -> protocol.Request:
 
 
 def _data(image: Any) -> Any:
-    """An input's data: base64 texts of a JSON body, or the images' bytes where they came by gRPC."""
+    """Return an input's data: base64 texts of a JSON body, or the images' bytes where they came by gRPC."""
     if image.data is not None:
         return list(image.data)
     return list(image.as_numpy().ravel()) if image.datatype == "BYTES" else None
 
 
 async def _refuse(_: HttpRequest, error: Exception) -> JSONResponse:
-    """A body that KServe itself finds malformed: 400 with one sentence, as for any other bad request."""
+    """Answer a body that KServe itself finds malformed: 400 with one sentence, as any other bad request."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for no other
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, str)) or "the body"

@@ -174,4 +174,4 @@ def _style(prediction: str) -> str:
 
 
 async def _quiet(_: Exception) -> None:
-    """The supervisor reports a bus that is away; by default the client would log it as well."""
+    """Ignore errors of the connection: the supervisor reports a bus that is away."""

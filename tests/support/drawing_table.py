@@ -60,7 +60,7 @@ def read_way(way: str, grids: Sequence[Grid], classifier: Classifier | None, see
 
 
 def accepted(kind: str, count: int, seed: int) -> list[str]:
-    """What the non-wafers of one kind show that were taken for wafer maps."""
+    """Return what the non-wafers of one kind show that were taken for wafer maps."""
     taken = []
     for name, data in non_wafers(kind, count, seed):
         try:

@@ -25,7 +25,7 @@ _CHECKOUT = Path(__file__).parents[2]
 
 
 def disc(rows: int = 30, columns: int = 26, seed: int = 0) -> NDArray[np.uint8]:
-    """A round wafer with a few failed dies, uint8 [rows, columns]."""
+    """Return a round wafer with a few failed dies, uint8 [rows, columns]."""
     y, x = np.mgrid[0:rows, 0:columns]
     inside = ((y + 0.5) / rows - 0.5) ** 2 + ((x + 0.5) / columns - 0.5) ** 2 <= 0.25
     grid = np.where(inside, PASSED, 0).astype(np.uint8)
@@ -35,7 +35,7 @@ def disc(rows: int = 30, columns: int = 26, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def image(rows: int = 30, columns: int = 26, seed: int = 0) -> bytes:
-    """The PNG file of such a wafer."""
+    """Return the PNG file of such a wafer."""
     return encode(disc(rows, columns, seed))
 
 
@@ -44,17 +44,17 @@ def b64(data: bytes) -> str:
 
 
 def v2(*data: Any, **more: Any) -> dict[str, Any]:
-    """A V2 request with these data."""
+    """Return a V2 request with these data."""
     return {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [len(data)], "data": list(data)}], **more}
 
 
 def v1(*data: Any) -> dict[str, Any]:
-    """A V1 request with these base64 texts."""
+    """Return a V1 request with these base64 texts."""
     return {"instances": [{"bytes": {"b64": text}} for text in data]}
 
 
 def tensors(response: dict[str, Any]) -> dict[str, NDArray[Any]]:
-    """The outputs of a V2 response as arrays of their shapes."""
+    """Return the outputs of a V2 response as arrays of their shapes."""
     kinds = {"FP32": np.float32, "BOOL": np.bool_, "BYTES": np.object_}
     return {
         output["name"]: np.array(output["data"], kinds[output["datatype"]]).reshape(output["shape"])
@@ -65,7 +65,7 @@ def tensors(response: dict[str, Any]) -> dict[str, NDArray[Any]]:
 def post(
     url: str, body: bytes | dict[str, Any] | list[Any] | None, kind: str = "application/json"
 ) -> tuple[int, dict[str, Any]]:
-    """Posts a body (or GETs without one); returns the status and the decoded answer."""
+    """Post a body (or GETs without one); return the status and the decoded answer."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": kind} if data is not None else {})
     try:
@@ -76,7 +76,7 @@ def post(
 
 
 def is_there(url: str) -> bool:
-    """Whether a GET is answered with 200, as a readiness probe asks."""
+    """Tell whether a GET is answered with 200, as a readiness probe asks."""
     try:
         return post(url, None)[0] == 200
     except OSError:
@@ -124,7 +124,7 @@ class KServe(_Process):
         super().__init__([*argv, "--enable_grpc", "false"], env, directory / "kserve.log")
 
     def start(self) -> None:
-        """Starts it, and waits until the model is ready."""
+        """Start it, and wait until the model is ready."""
         self.spawn()
         wait_until(lambda: is_there(f"{self.url}/v2/models/wafer/ready"), lambda: f"KServe: {self.last_words()}")
 

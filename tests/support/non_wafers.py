@@ -122,7 +122,7 @@ def _star(middle: float, radius: float, points: int, inner: float, turn: float) 
 
 
 def _logo(rng: np.random.Generator) -> Image.Image:
-    """A sign, mostly a disc or a ring, in one colour on another, with a letter, a star or dots cut out."""
+    """Return a sign, mostly a disc or a ring, in one colour on another, with a letter, a star or dots cut out."""
     back, front = _two_colours(rng)
     third = _colour(rng) if rng.random() < 0.3 else back
     side = _side(rng)
@@ -186,7 +186,7 @@ def _plain_shape(rng: np.random.Generator) -> Image.Image:
 
 
 def _pixel_art(rng: np.random.Generator) -> Image.Image:
-    """A sprite of a few large pixels, mirrored left to right."""
+    """Return a sprite of a few large pixels, mirrored left to right."""
     back, front = _two_colours(rng)
     half = rng.random((12, 6)) < 0.45
     sprite = np.pad(np.hstack([half, half[:, ::-1]]), 2)
@@ -279,7 +279,7 @@ def _pie(rng: np.random.Generator) -> Image.Image:
 
 
 def _heat_map(rng: np.random.Generator) -> Image.Image:
-    """A matrix of shaded cells, of a correlation for example; sometimes with only three levels."""
+    """Return a matrix of shaded cells, of a correlation for example; sometimes with only three levels."""
     cells, times = int(rng.integers(5, 40)), int(rng.integers(4, 20))
     values = rng.random((cells, cells)) if rng.random() < 0.5 else _noise(rng, cells, cells, 1.0)
     if rng.random() < 0.4:
@@ -366,7 +366,7 @@ def _dark_dashboard(rng: np.random.Generator) -> Image.Image:
 
 
 def _hidpi(rng: np.random.Generator) -> Image.Image:
-    """A window or a terminal at two or three screen pixels a point: everything lies on a lattice."""
+    """Return a window or a terminal at two or three screen pixels a point: everything lies on a lattice."""
     small = (_window if rng.random() < 0.5 else _terminal)(rng)
     times = int(rng.integers(2, 4))
     return small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)

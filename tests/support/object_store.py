@@ -50,7 +50,7 @@ class ObjectStore:
         }
 
     def files(self) -> Any:
-        """Opens the server for a test to look into, past the code that is tested."""
+        """Open the server for a test to look into, past the code that is tested."""
         from s3fs import S3FileSystem
 
         return S3FileSystem(
@@ -58,7 +58,7 @@ class ObjectStore:
         )
 
     def start(self) -> None:
-        """Starts the server, and waits until it takes a bucket.
+        """Start the server, and wait until it takes a bucket.
 
         Raises:
             RuntimeError: It ended, or took none within a minute; the text has the end of its log.
@@ -103,7 +103,7 @@ class ObjectStore:
         return True
 
     def stop(self) -> None:
-        """Ends the server, and takes away the sockets that it leaves beside the temporary files."""
+        """End the server, and take away the sockets that it leaves beside the temporary files."""
         if self._process is None:
             return
         self._process.kill()  # in order it would wait for idle connections, and nothing of it is kept
@@ -139,12 +139,12 @@ class Bucket:
     files: Any
 
     def names(self) -> list[str]:
-        """The keys of all objects in it."""
+        """Return the keys of all objects in it."""
         start = self.url.removeprefix("s3://")
         return sorted(str(path).removeprefix(f"{start}/") for path in self.files.find(start))
 
     def key(self, name: str) -> str:
-        """An object's key as the file system wants it."""
+        """Return an object's key as the file system wants it."""
         return f"{self.url.removeprefix('s3://')}/{name}"
 
 

@@ -24,7 +24,7 @@ class PostgresNotInstalledError(RuntimeError):
 
 
 def postgres_programs() -> Path:
-    """The folder of the newest installed PostgreSQL's programs.
+    """Return the folder of the newest installed PostgreSQL's programs.
 
     Raises:
         PostgresNotInstalledError: There is none.
@@ -39,7 +39,7 @@ def postgres_programs() -> Path:
 
 @contextmanager
 def running_postgres(*, durable: bool = False) -> Iterator[str]:
-    """Runs a PostgreSQL server on a free port of the loopback interface; yields the URL of its database.
+    """Run a PostgreSQL server on a free port of the loopback interface; yield the URL of its database.
 
     Args:
         durable: Whether it waits for the disk at each commit, as one in production does.
@@ -118,7 +118,7 @@ def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes], log: Path)
 
 @contextmanager
 def fresh_database(server_url: str) -> Iterator[str]:
-    """Makes an empty database on a server; yields its URL, and drops it at the end."""
+    """Make an empty database on a server; yield its URL, and drop it at the end."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as operator:
         operator.execute(f'CREATE DATABASE "{name}"'.encode())

@@ -47,7 +47,7 @@ def migrated_postgres(postgres_server: str) -> Iterator[str]:
 
 
 def empty(database: str) -> None:
-    """Deletes all that is in the tables."""
+    """Delete all that is in the tables."""
     engine = connect(database)
     with writing(engine) as connection:
         for table in reversed(metadata.sorted_tables):
@@ -77,7 +77,7 @@ def records(database: str) -> Iterator[Records]:
 def shot(
     data: bytes = b"a file", *, received: int = 1, sequence: int = 1, timestamp: int = CAPTURED, **more: Any
 ) -> Shot:
-    """A shot of img1, or of the wafer that is named."""
+    """Return a shot of img1, or of the wafer that is named."""
     image = Image.of_file(data, **{**WHO, "timestamp": timestamp, **more})
     return Shot(image, data, received, sequence)
 
@@ -91,7 +91,7 @@ def predicted(
     shadow: bool = False,
     **more: Any,
 ) -> ReceivedPrediction:
-    """A prediction of img1 by the cluster's model v1, or what is named instead."""
+    """Return a prediction of img1 by the cluster's model v1, or what is named instead."""
     fields = {
         **WHO,
         "timestamp": CAPTURED,
@@ -105,6 +105,6 @@ def predicted(
 
 
 def the_record(records: Records) -> WaferRecord:
-    """The only record."""
+    """Return the only record."""
     [record] = records.wafers()
     return record

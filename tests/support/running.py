@@ -33,7 +33,7 @@ _BINARY = {"Content-Type": "application/octet-stream"}  # without one TorchServe
 
 
 def wait_until(done: Callable[[], bool], what: str | Callable[[], str], seconds: float = PATIENCE) -> None:
-    """Waits for progress."""
+    """Wait for progress."""
     deadline = time.monotonic() + seconds
     while not done():
         if time.monotonic() > deadline:
@@ -42,7 +42,7 @@ def wait_until(done: Callable[[], bool], what: str | Callable[[], str], seconds:
 
 
 def answers(url: str, body: bytes | None = None) -> bool:
-    """Whether an address answers with 200."""
+    """Tell whether an address answers with 200."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data=body, headers=_BINARY), timeout=5) as response:
             return bool(response.status == 200)
@@ -108,12 +108,12 @@ class ModelServer(_Process):
         self.url = f"http://127.0.0.1:{ports[0]}"
 
     def start(self) -> None:
-        """Starts it, and waits until the model answers."""
+        """Start it, and wait until the model answers."""
         self.spawn()
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Waits until the model answers."""
+        """Wait until the model answers."""
         from fabwafer.maps.synthetic import sample
         from fabwafer.maps.wafermap import encode
 
@@ -121,13 +121,13 @@ class ModelServer(_Process):
         wait_until(lambda: answers(f"{self.url}/predictions/wafer", image), self.last_words)
 
     def kill(self) -> None:
-        """Kills the Java process; its worker is ended before it is started again, as a supervisor does."""
+        """Kill the Java process; its worker is ended before it is started again, as a supervisor does."""
         pid = self.pid
         super().kill()
         end_session(pid, self._created - 2)
 
     def kill_worker(self) -> None:
-        """Kills the Python worker; TorchServe starts another."""
+        """Kill the Python worker; TorchServe starts another."""
         for child in psutil.Process(self.pid).children(recursive=True):
             if "python" in child.name():
                 child.send_signal(signal.SIGKILL)
@@ -170,7 +170,7 @@ class Bridge(_Process):
         self._has_streams = False
 
     def start(self) -> Self:
-        """Makes the streams at the first start, starts the bridge, and waits until it carries messages."""
+        """Make the streams at the first start, start the bridge, and wait until it carries messages."""
         if not self._has_streams:
             asyncio.run(
                 make_streams(
@@ -186,11 +186,11 @@ class Bridge(_Process):
         return self
 
     def wait_ready(self) -> None:
-        """Waits until it carries messages."""
+        """Wait until it carries messages."""
         wait_until(lambda: answers(f"{self.url}/readyz"), self.last_words)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that bear these labels; 0 when there are none."""
+        """Return the sum of a metric's samples that bear these labels; 0 when there are none."""
         return sum(
             sample.value
             for sample in samples(self.url)
@@ -198,12 +198,12 @@ class Bridge(_Process):
         )
 
     def samples(self) -> list[Sample]:
-        """All samples of its metrics."""
+        """Return all samples of its metrics."""
         return samples(self.url)
 
 
 def samples(url: str) -> list[Sample]:
-    """All samples of a process's metrics."""
+    """Return all samples of a process's metrics."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=5) as response:
         text = response.read().decode()
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]

@@ -13,7 +13,7 @@ PATIENCE: Final = 60.0
 async def make_streams(
     url: str, *, replicas: int = 1, mqtt_max_bytes: int = 64 << 20, max_bytes: int = 64 << 20
 ) -> None:
-    """Makes the streams; waits for a cluster that elects its leaders."""
+    """Make the streams; wait for a cluster that elects its leaders."""
     client = await nats.connect(url.split(","))
     try:
         async with asyncio.timeout(PATIENCE):

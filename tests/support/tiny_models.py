@@ -15,7 +15,7 @@ EMBEDDING_SIZE = 8
 
 
 def make(directory: Path, version: str = "tiny-1", seed: int = 0) -> Path:
-    """Writes a model whose one convolution has seeded random weights; returns its folder."""
+    """Write a model whose one convolution has seeded random weights; return its folder."""
     directory.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     patch = random.normal(size=(EMBEDDING_SIZE, CHANNELS, 8, 8)).astype(np.float32)

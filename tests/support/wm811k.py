@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def path() -> Path:
-    """The file with real maps; the test is skipped where there is none."""
+    """Return the file with real maps; the test is skipped where there is none."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "wm811k" / "wm811k_dev.npz"
     found = Path(os.environ.get("FABWAFER_WM811K", beside))
     if not found.exists():
@@ -25,12 +25,12 @@ def _arrays(file: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def maps(rows: NDArray[np.intp] | list[int]) -> list[NDArray[np.uint8]]:
-    """The die grids of the given rows."""
+    """Return the die grids of the given rows."""
     arrays = _arrays(path())
     flat, offsets = arrays["flat"], arrays["offsets"]
     return [flat[offsets[row] : offsets[row + 1]].reshape(arrays["height"][row], -1).astype(np.uint8) for row in rows]
 
 
 def labels() -> NDArray[np.str_]:
-    """The class of every row."""
+    """Return the class of every row."""
     return _arrays(path())["label"].astype(np.str_)

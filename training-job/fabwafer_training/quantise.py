@@ -114,7 +114,7 @@ def add_to_logits(path: Path, prior: NDArray[np.float32]) -> None:
 
 
 def run(path: Path, inputs: NDArray[np.float32], threads: int = 1) -> dict[str, NDArray[np.float32]]:
-    """Run a model file over scaled maps [n, channels, size, size]; returns each output over all n."""
+    """Run a model file over scaled maps [n, channels, size, size]; return each output over all n."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
