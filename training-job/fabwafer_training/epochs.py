@@ -115,5 +115,5 @@ class Epochs(LightningDataModule):
 
 
 def _as_it_is(batch: Any) -> Any:
-    """`_Maps` puts batches together itself."""
+    """Return a batch as it is: `_Maps` makes whole batches."""
     return batch
