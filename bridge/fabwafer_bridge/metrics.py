@@ -76,7 +76,7 @@ CLOCK_SKEW_SECONDS = Gauge(
     "fabwafer_device_clock_skew_seconds", "Time of receipt less a device's own time stamp, newest image.", ["fab"]
 )
 MESSAGES = Counter("fabwafer_messages_total", "Messages worked on.", ["consumer", "result"])
-DEAD_LETTERS = Counter("fabwafer_dead_letters_total", "Messages refused for ever.", ["reason"])
+DEAD_LETTERS = Counter("fabwafer_dead_letters_total", "Messages that became dead letters.", ["reason"])
 REDELIVERIES = Counter("fabwafer_redeliveries_total", "Messages that were delivered before.", ["consumer"])
 CONSUMER_LAG = Gauge("fabwafer_consumer_lag", "Messages, or pending alerts, that wait for a consumer.", ["consumer"])
 STREAM_FILL = Gauge("fabwafer_stream_fill_ratio", "Share of a stream's limit in use.", ["stream"])

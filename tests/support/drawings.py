@@ -53,7 +53,7 @@ def enlarged(pixels: Pixels, times: int) -> Pixels:
 
 
 def framed(pixels: Pixels, rng: np.random.Generator, most: int = 60) -> Pixels:
-    """Add a margin in the colour of the top left corner, which is outside every wafer here, of random width on each side."""
+    """Add margins of random widths in the colour of the top left corner, which is outside every wafer here."""
     top, bottom, left, right = (int(n) for n in rng.integers(0, most + 1, 4))
     shape = (top + pixels.shape[0] + bottom, left + pixels.shape[1] + right, *pixels.shape[2:])
     out = np.empty(shape, np.uint8)
