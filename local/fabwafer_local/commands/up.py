@@ -114,6 +114,6 @@ def _addresses(stack: "Stack") -> str:
         f"  MQTT       {system.mqtt_url}   topic fabwafer/<fab>/<camera>/img/<imgid>\n"
         f"  NATS       nats://{system.nats_url.rpartition('@')[2]}\n"
         f"  inference  {system.inference_url}/v2/models/wafer/infer\n"
-        f"  metrics    {system.metrics_url}/metrics   of the device-auth: {system.device_auth_url}/metrics\n"
+        f"  metrics    {system.metrics_url}/metrics   of device-auth: {system.device_auth_url}/metrics\n"
         f"Add a camera: fabwafer device add FAB CAMERA   Send your own images: fabwafer send IMAGE...   Stop: Ctrl-C"
     )
