@@ -18,7 +18,6 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.js import JetStreamContext
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
@@ -26,7 +25,6 @@ from fabwafer.messages.headers import CODE, MQTT_PUBLISH, REASON, SOURCE, SUBJEC
 from fabwafer.messages.refusals import MessageRefusedError
 from fabwafer.messages.topics import ALERT_TOPICS, MQTT_PREFIX, PREDICTION_TOPICS, Topic
 from fabwafer.service.addresses import with_credentials
-from fabwafer.service.backoff import Backoff
 from fabwafer.service.health import HealthServer
 from fabwafer.service.process import end, first_of
 from fabwafer.service.settings import BusSettings, MetricsSettings
@@ -188,7 +186,7 @@ class Gateway:
         threading.excepthook = thread_died
         client = await connect(self._settings.bus_url, name="fabwafer-gateway")
         stack.push_async_callback(_close, client)
-        await _until_intake_exists(client.jetstream(timeout=5))
+        await streams.wait_for_streams(client.jetstream(timeout=5))
         self._client = client
 
         def received(message: Inbound) -> None:
@@ -220,7 +218,7 @@ class Gateway:
         if self._stopping:
             return "stopping"
         if self._client is None or self._external is None:
-            return "the bus, or the bridge's intake on it, is not there yet"
+            return "the bus, or its streams, are not there yet"
         return self._external.unready if self._client.is_connected else "the bus is away"
 
     def _receive(self, message: Inbound) -> None:
@@ -280,19 +278,6 @@ def _count(stored: Outgoing | None) -> None:
         log.warning("refused", topic=stored.headers[SUBJECT], reason=stored.headers[REASON])
     else:
         metrics.MESSAGES.labels(GATEWAY, "passed").inc()
-
-
-async def _until_intake_exists(js: JetStreamContext) -> None:
-    """Wait for the durable `intake`: without it the bus takes messages and stores none of them."""
-    backoff = Backoff()
-    while True:
-        try:
-            await js.consumer_info(streams.MQTT, streams.INTAKE)
-        except (NatsError, OSError) as error:
-            log.info("intake not there yet", error=repr(error))
-            await backoff.wait()
-        else:
-            return
 
 
 async def _close(client: Client) -> None:

@@ -9,11 +9,12 @@ import pytest
 from nats.aio.msg import Msg
 
 from fabwafer_bridge.devices import Credentials, Devices
-from tests.support.device_auth import DeviceAuthProcess, describe_system, fabwafer, make_streams
+from tests.support.device_auth import DeviceAuthProcess, describe_system, fabwafer
 from tests.support.fabs import ACCEPTED, NOT_AUTHORIZED, Fab
 from tests.support.nats_servers import NatsCluster, NatsServer
 from tests.support.raw_mqtt import RawMqtt, Will
 from tests.support.running import wait_until
+from tests.support.streams import make_streams
 
 FOREIGN_FILTERS = (
     "#",

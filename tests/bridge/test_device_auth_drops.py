@@ -6,11 +6,12 @@ import nats
 import pytest
 
 from fabwafer_bridge.devices import Credentials, Devices
-from tests.support.device_auth import DeviceAuthProcess, make_streams
+from tests.support.device_auth import DeviceAuthProcess
 from tests.support.fabs import NOT_AUTHORIZED, Fab
 from tests.support.nats_servers import NatsServer
 from tests.support.raw_mqtt import RawMqtt
 from tests.support.running import wait_until
+from tests.support.streams import make_streams
 
 
 def _publish(topic: str | bytes, payload: bytes = b"x", qos: int = 1) -> Callable[[Fab, Credentials], None]:

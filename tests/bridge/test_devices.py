@@ -13,10 +13,11 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from fabwafer_bridge.devices import DeviceError, Devices, DevicesUnavailableError
-from tests.support.device_auth import DeviceAuthProcess, describe_system, fabwafer, make_streams
+from tests.support.device_auth import DeviceAuthProcess, describe_system, fabwafer
 from tests.support.nats_servers import NatsServer
 from tests.support.raw_mqtt import RawMqtt
 from tests.support.running import wait_until
+from tests.support.streams import make_streams
 
 ACCEPTED = 0
 NOT_AUTHORIZED = 5

@@ -17,8 +17,9 @@ from nats.aio.msg import Msg
 
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
-from tests.support.device_auth import DeviceAuthProcess, describe_system, fabwafer, make_streams
+from tests.support.device_auth import DeviceAuthProcess, describe_system, fabwafer
 from tests.support.nats_servers import NatsServer, add_device
+from tests.support.streams import make_streams
 
 Shot = dict[str, Any]
 

@@ -8,8 +8,9 @@ import nats
 from fabwafer.commands.system import CAMERA_FILE
 from fabwafer_local.samples import SampleCamera, write_samples
 from fabwafer_local.supervisor import Supervisor
-from tests.support.device_auth import DeviceAuthProcess, describe_system, make_streams
+from tests.support.device_auth import DeviceAuthProcess, describe_system
 from tests.support.nats_servers import NatsServer
+from tests.support.streams import make_streams
 
 
 async def stored(server: NatsServer) -> int:

@@ -14,7 +14,6 @@ from fabwafer.commands.system import System, write_system
 from fabwafer_local.ports import free_ports
 from tests.support.nats_servers import BRIDGE_PASSWORD, BRIDGE_USER, DEVICE_AUTH_PASSWORD, NatsServer
 from tests.support.running import _Process, wait_until
-from tests.support.streams import make_streams as make_streams  # noqa: PLC0414
 
 
 class DeviceAuthProcess(_Process):

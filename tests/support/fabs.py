@@ -11,9 +11,10 @@ from nats.aio.client import Client
 
 from fabwafer_bridge.devices import Credentials, Devices
 from fabwafer_bridge.listener_log import REASONS
-from tests.support.device_auth import DeviceAuthProcess, make_streams
+from tests.support.device_auth import DeviceAuthProcess
 from tests.support.nats_servers import NatsServer
 from tests.support.raw_mqtt import RawMqtt
+from tests.support.streams import make_streams
 
 ACCEPTED = 0
 NOT_AUTHORIZED = 5
