@@ -75,7 +75,6 @@ USER 65532:65532
 CMD ["python", "-m", "fabwafer_handlers.serve", "--config", "/mnt/models/config.properties"]
 
 FROM source AS training-job-code
-COPY handlers/fabwafer_handlers handlers/fabwafer_handlers
 COPY training-job/fabwafer_training training-job/fabwafer_training
 RUN pip install --no-deps --no-build-isolation --root /install .
 

@@ -6,15 +6,16 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
+# First those that others import, so that pytest rewrites their assertions before anybody has.
 pytest_plugins = [
+    "tests.support.nats_servers",
+    "tests.support.running",
+    "tests.support.mosquitto",
+    "tests.support.postgres",
+    "tests.support.records",
     "tests.support.fabs",
     "tests.support.gateways",
     "tests.support.model_servers",
-    "tests.support.mosquitto",
-    "tests.support.nats_servers",
     "tests.support.object_store",
-    "tests.support.postgres",
-    "tests.support.records",
-    "tests.support.running",
     "tests.chaos.system",
 ]
