@@ -37,7 +37,7 @@ FROM source AS bridge-code
 COPY bridge/fabwafer_bridge bridge/fabwafer_bridge
 RUN pip install --no-deps --no-build-isolation --root /install .
 
-# The bridge with its consumers, the device-auth and the gateway.
+# The bridge with its consumers, device-auth and the gateway.
 FROM python AS bridge
 COPY --from=requirements /requirements/constraints.txt /requirements/bridge.txt /requirements/
 RUN pip install -c /requirements/constraints.txt -r /requirements/bridge.txt

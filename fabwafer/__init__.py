@@ -1,3 +1,3 @@
-"""The vocabulary that every part of fabwafer shares: wafer maps, messages, the classifier and the records."""
+"""What all parts of fabwafer share: wafer maps, models, messages, records, services and commands."""
 
 __version__ = "0.1.0"

@@ -46,7 +46,7 @@ def test_a_part_imports_no_other_part(folder: str) -> None:
     assert wrong == []
 
 
-def test_the_ground_floor_imports_no_part() -> None:
+def test_the_shared_package_imports_no_part() -> None:
     files = sorted((ROOT / "fabwafer").rglob("*.py"))
     assert [str(file) for file in files if imported(file) & set(PARTS.values())] == []
 

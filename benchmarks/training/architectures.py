@@ -207,7 +207,7 @@ def main() -> None:
         }
         results.add({"network": ENSEMBLE, "seed": 0} | figures(together, maps) | size)
     print(f"\n{len(maps.targets)} maps to train on, {len(maps.held_targets)} of other lots to measure on\n")
-    print("| network | macro-F1 | worst recall | accuracy | parameters | int8 MB | int8 ms | float32 ms | s a round |")
+    print("| network | macro-F1 | worst recall | accuracy | parameters | int8 MB | int8 ms | float32 ms | s an epoch |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in (*NETWORKS, ENSEMBLE):
         row = next(row for row in results.rows if row["network"] == name)

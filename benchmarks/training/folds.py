@@ -33,7 +33,7 @@ def main() -> None:
     fold_of = grouped_folds(data.labels, data.groups, HELD_OUT_FOLDS, seed=0)
     results = Results(asked.results / "folds.jsonl")
     settings = Settings(Shape(WIDTHS), asked.epochs, asked.maps_per_epoch, threads=processes.threads())
-    run = {"rounds": asked.epochs, "maps_per_epoch": asked.maps_per_epoch}
+    run = {"epochs": asked.epochs, "maps_per_epoch": asked.maps_per_epoch}
     for fold in asked.folds:
         if results.has(fold=fold, **run):
             continue

@@ -1,7 +1,7 @@
 """Compares going on from a model with training from scratch, on a fab's own few maps and own classes.
 
 Run from the repository's root: `python -m benchmarks.training.going_on wm811k_dev.npz`. The fab is made of lots that
-the model never saw, with six classes of its own; as many rounds and maps a round either way, three seeds. Measured on
+the model never saw, with six classes of its own; as many epochs and maps an epoch either way, three seeds. Measured on
 the other half of these lots, as served (int8).
 """
 

@@ -1,7 +1,7 @@
-"""Compares ways to deal with classes of which there are few maps: macro-F1, worst recall, seconds a round.
+"""Compares ways to deal with classes of which there are few maps: macro-F1, worst recall, seconds an epoch.
 
 Run from the repository's root: `python -m benchmarks.training.imbalance wm811k_dev.npz`. A network half as wide as the
-shipped one, 8 rounds of 8,000 maps drawn, three seeds; no prior is fitted afterwards, as the shipped model's is.
+shipped one, 8 epochs of 8,000 maps drawn, three seeds; no prior is fitted afterwards, as the shipped model's is.
 """
 
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ def main() -> None:
             results.add({"way": name, "seed": seed, "seconds": seconds} | figures(probabilities(network, maps), maps))
     keys = ("macro_f1", "worst_class_recall", "missed_as_none", "accuracy")
     print(f"\n{len(maps.targets)} maps to train on, {len(maps.held_targets)} of other lots to measure on\n")
-    print("| way | macro-F1 | worst recall | defects called none | accuracy | s a round |\n|---|---|---|---|---|---|")
+    print("| way | macro-F1 | worst recall | defects called none | accuracy | s an epoch |\n|---|---|---|---|---|---|")
     for name in ways(maps):
         cells = [spread(results.of(key, way=name)) for key in keys]
         print(f"| {name} | {' | '.join(cells)} | {np.median(results.of('seconds', way=name)):.1f} |")

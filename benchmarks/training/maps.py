@@ -2,8 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -90,7 +89,7 @@ def fit(
     weights: NDArray[np.float64],
     loss: Loss = functional.cross_entropy,
 ) -> float:
-    """Train a network; return the seconds of its median round."""
+    """Train a network; return the seconds of its median epoch."""
     done: list[Epoch] = []
     soft_targets = smooth_labels(maps.targets, len(maps.classes), settings.smoothing)
     with TemporaryDirectory() as folder:
@@ -150,17 +149,6 @@ class Results:
 def spread(values: NDArray[np.float64], digits: int = 3) -> str:
     """Write figures of several seeds as their mean and half of their range."""
     return f"{values.mean():.{digits}f} ± {np.ptp(values) / 2:.{digits}f}"
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread, for times that can be compared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def arguments(about: str | None, maps: int = 8000) -> argparse.Namespace:

@@ -32,6 +32,7 @@ from fabwafer_bridge import dead_letters, metrics, streams
 from fabwafer_bridge.connection import connect
 from fabwafer_bridge.dead_letters import Reason
 from fabwafer_bridge.external_broker import MAX_INFLIGHT, Address, ExternalBroker, Inbound
+from fabwafer_bridge.metrics import Result
 from fabwafer_bridge.publisher import Outgoing, Publisher
 
 GATEWAY: Final = streams.ConsumerName.GATEWAY
@@ -226,7 +227,7 @@ class Gateway:
             return
         if message.qos == 0 and len(self._waiting) >= 2 * MAX_INFLIGHT:
             # The broker does not limit messages of QoS 0 under way, so the queue here is bounded.
-            metrics.MESSAGES.labels(GATEWAY, "dropped").inc()
+            metrics.MESSAGES.labels(GATEWAY, Result.DROPPED).inc()
             return
         self._waiting.append(message)
         self._arrived.set()
@@ -257,7 +258,7 @@ class Gateway:
         if (message.headers or {}).get(SOURCE) != "cluster" or self._external is None:
             return
         queued = self._external.send(message.subject.replace(".", "/"), message.data)
-        metrics.MESSAGES.labels(GATEWAY, "returned" if queued else "not_returned").inc()
+        metrics.MESSAGES.labels(GATEWAY, Result.RETURNED if queued else Result.NOT_RETURNED).inc()
 
     async def _drain(self, carrying: asyncio.Task[None]) -> None:
         """Finish what is being stored; what is not stored by then stays unacknowledged on the external broker."""
@@ -271,13 +272,13 @@ class Gateway:
 
 def _count(stored: Outgoing | None) -> None:
     if stored is None:
-        metrics.MESSAGES.labels(GATEWAY, "ignored").inc()
+        metrics.MESSAGES.labels(GATEWAY, Result.IGNORED).inc()
     elif REASON in stored.headers:
-        metrics.MESSAGES.labels(GATEWAY, "dead").inc()
+        metrics.MESSAGES.labels(GATEWAY, Result.DEAD).inc()
         metrics.DEAD_LETTERS.labels(stored.headers[CODE]).inc()
         log.warning("refused", topic=stored.headers[SUBJECT], reason=stored.headers[REASON])
     else:
-        metrics.MESSAGES.labels(GATEWAY, "passed").inc()
+        metrics.MESSAGES.labels(GATEWAY, Result.PASSED).inc()
 
 
 async def _close(client: Client) -> None:

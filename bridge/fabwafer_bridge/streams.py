@@ -97,8 +97,8 @@ DURABLES: Final = {
 
 def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[StreamConfig]:
     # discard new on the way of an image: a full stream refuses, which is felt upstream as a missing acknowledgement, up
-    # to the device, which keeps the message. Neither rubbish in DEAD nor a candidate that is slow may hold production
-    # up, so their streams discard old.
+    # to the device, which keeps the message. Neither dead letters nor a slow candidate may hold production up, so
+    # their streams discard old.
     def of_ours(name: str, subject: str) -> StreamConfig:
         return StreamConfig(
             name=name,

@@ -1,1 +1,1 @@
-"""The commands that need no part but the shared vocabulary."""
+"""The commands that need no part but the shared package."""

@@ -101,7 +101,10 @@ def history(*, data: Data = None) -> None:
 def candidate(
     version: Annotated[str | None, typer.Argument(help="The version to try.")] = None,
     *,
-    share: Annotated[float, typer.Option(help="Share of the images that goes to it as well, 0 to 1.")] = 0.1,
+    share: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the images that goes to it as well; default 0.1."),
+    ] = None,
     none: Annotated[bool, typer.Option("--none", help="End the trial instead.")] = False,
     author: Author = None,
     store: StoreAddress = None,
@@ -112,7 +115,7 @@ def candidate(
     `fabwafer model trial` compares them with the champion's answers on the same images.
     """
     from fabwafer.commands.connections import open_records
-    from fabwafer.models.rollout import RolloutError, end_trial, start_trial
+    from fabwafer.models.rollout import TRIAL_SHARE, RolloutError, end_trial, start_trial
 
     if (version is None) != none:
         raise RolloutError("expected the version to try, or --none to end the trial")
@@ -120,7 +123,8 @@ def candidate(
         if version is None:
             change = end_trial(records, author=author or _user())
         else:
-            change = start_trial(records, _store(store, data), version, share=share, author=author or _user())
+            wanted = TRIAL_SHARE if share is None else share
+            change = start_trial(records, _store(store, data), version, share=wanted, author=author or _user())
     if change.changed:
         _report(change)
     else:

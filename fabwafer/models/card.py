@@ -14,7 +14,7 @@ CARD_NAME = "card.json"
 """The card's file name in a model's folder."""
 
 SUPPORTED_SCALING = frozenset({1})
-"""Versions of `fabwafer.maps.wafermap.scale` that this code can prepare a model's input with."""
+"""Versions of `fabwafer.maps.scaling.scale` that this code can prepare a model's input with."""
 
 Variant = Literal["int8", "float32"]
 

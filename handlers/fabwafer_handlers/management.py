@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from fabwafer.models.archive import MODEL_NAME
+from fabwafer.messages.inference import MODEL_NAME
 from fabwafer.models.model_server import NotLoadedError, ServerUnavailableError
 
 TIMEOUT_SECONDS: Final = 150.0

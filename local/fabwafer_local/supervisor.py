@@ -35,7 +35,6 @@ class ServerSpec:
     argv: list[str]
     env: Mapping[str, str]
     temporary: Path
-    pid_file: Path
     ready_url: str
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fabwafer.models.archive import MODEL_NAME, build
+from fabwafer.messages.inference import MODEL_NAME
+from fabwafer.models.archive import build
 from fabwafer.models.card import read_card
 from fabwafer.models.shipped import shipped_store
 from fabwafer.service.files import replace_file
-from fabwafer_handlers.serve import PID_FILE
 from fabwafer_local.supervisor import ServerSpec
 
 CONFIG_FILE: Final = "config.properties"
@@ -82,7 +82,6 @@ def prepare(directory: Path, archive: Path, ports: TorchServePorts, workers: int
             "OMP_NUM_THREADS": "1",
         },
         temporary=temporary,
-        pid_file=temporary / PID_FILE,
         ready_url=f"http://127.0.0.1:{ports.inference}/predictions/{MODEL_NAME}",
     )
 

@@ -16,7 +16,7 @@ from tests.support.raw_mqtt import RawMqtt, Will
 from tests.support.running import wait_until
 from tests.support.streams import make_streams
 
-FOREIGN_FILTERS = (
+OTHERS_FILTERS = (
     "#",
     "+/#",
     "+/+/+/+/+",
@@ -54,7 +54,7 @@ FOREIGN_FILTERS = (
 async def test_a_device_can_subscribe_to_its_own_and_to_nothing_else(fab: Fab, qos: int) -> None:
     mine, theirs = await fab.add("mine"), await fab.add("theirs")
     me, other = fab.connect(mine), fab.connect(theirs)
-    assert [each for each in FOREIGN_FILTERS if me.subscribe(each, qos)] == []
+    assert [each for each in OTHERS_FILTERS if me.subscribe(each, qos)] == []
     assert me.subscribe("fabwafer/faba/mine/#", qos)
     assert me.subscribe("fabwafer/faba/mine/prediction/+", qos)
 
@@ -102,7 +102,7 @@ async def test_another_device_cannot_take_over_a_session_and_read_what_waits_in_
     assert me.received == [("fabwafer/faba/mine/prediction/1", b"for me")]
 
 
-FOREIGN_TOPICS = (
+OTHERS_TOPICS = (
     "fabwafer/faba/theirs/img/1",
     "fabwafer/fabb/mine/img/1",
     "fabwafer/faba/mine/alert/1",
@@ -135,7 +135,7 @@ async def test_a_device_can_publish_under_its_own_name_only(shared_fab: Fab, qos
     await fab.bus.subscribe("fabwafer-images.>", cb=hear)
     await fab.bus.flush()
     before = await fab.devices.revision()
-    for topic in FOREIGN_TOPICS:
+    for topic in OTHERS_TOPICS:
         assert me.publish(topic, qos=qos, retain=retain), topic
     assert me.publish("fabwafer/faba/mine/img/1", qos=qos, retain=retain)
     assert me.publish("fabwafer/faba/mine/prediction/1", qos=qos, retain=retain)
@@ -145,7 +145,7 @@ async def test_a_device_can_publish_under_its_own_name_only(shared_fab: Fab, qos
     assert await fab.stored() == expected
     assert await fab.devices.revision() == before
     wait_until(
-        lambda: fab.dropped("permission") + fab.dropped("unknown_topic") >= len(FOREIGN_TOPICS),
+        lambda: fab.dropped("permission") + fab.dropped("unknown_topic") >= len(OTHERS_TOPICS),
         "what was dropped is counted",
     )
 
@@ -191,7 +191,7 @@ async def test_no_device_is_let_in_before_the_bridge_has_made_its_streams(nats_s
         device_auth.start(ready=False)
         wait_until(
             lambda: any("no device is let in" in line["event"] for line in device_auth.logged()),
-            "the device-auth waits",
+            "device-auth waits",
         )
         assert not device_auth.ready()
         assert credentials.user not in nats_server.users_file.read_text()
@@ -201,7 +201,7 @@ async def test_no_device_is_let_in_before_the_bridge_has_made_its_streams(nats_s
         assert "$MQTT_msgs" not in [stream.config.name for stream in await bus.jetstream().streams_info()]
 
         await make_streams(nats_server.url)
-        wait_until(device_auth.ready, "the device-auth is ready")
+        wait_until(device_auth.ready, "device-auth is ready")
         assert RawMqtt(nats_server.mqtt_port, credentials.user, credentials.password).connack == ACCEPTED
         await bus.close()
     finally:
@@ -274,7 +274,7 @@ async def test_many_devices_at_once_cost_few_reloads_and_all_come_back_after_a_k
     fab.server.start()
     # Like a real device, each tries again when the server was too busy to let it in.
     await asyncio.gather(*(asyncio.to_thread(_come_back, fab, each) for each in credentials))
-    wait_until(fab.device_auth.ready, "the device-auth found the server again")
+    wait_until(fab.device_auth.ready, "device-auth found the server again")
 
 
 def _come_back(fab: Fab, credentials: Credentials) -> None:
@@ -362,7 +362,7 @@ async def test_in_a_cluster_a_device_may_connect_to_every_server(nats_cluster: N
         # The device-auth of a server that comes back stays with that server.
         nats_cluster.servers[1].kill()
         nats_cluster.servers[1].start()
-        wait_until(device_auths[1].ready, "the device-auth found its server again")
+        wait_until(device_auths[1].ready, "device-auth found its server again")
         revoked = await asyncio.to_thread(fabwafer, "device", "revoke", "faba", "mine", data=data)
         assert revoked.returncode == 0, revoked.stderr
         assert not any(each.alive() for each in connections)

@@ -144,7 +144,7 @@ async def test_drops_are_counted_once_over_log_rotation_and_restarts_of_device_a
         wait_until(lambda: device_auth.dropped("unknown_topic") == 300, "all are counted over rotations")
         assert len(list(nats_server.directory.glob("nats.log.*"))) >= 1
         device_auth.stop()
-        # While the device-auth is away the log is rotated, but not so often that the part it has not read is deleted.
+        # While device-auth is away the log is rotated, but not so often that the part it has not read is deleted.
         publish_badly(fab, credentials, 250)
         device_auth.start()
         wait_until(lambda: device_auth.dropped("unknown_topic") == 250, "what came while it was away is counted")

@@ -220,7 +220,7 @@ def test_adding_a_device_waits_for_a_system_that_is_just_starting(nats_server: N
         describe_system(data, nats_server)
         wait_until(
             lambda: any("no device is let in" in line["event"] for line in device_auth.logged()),
-            "the device-auth waits",
+            "device-auth waits",
         )
         assert adding.poll() is None
         asyncio.run(make_streams(nats_server.url))

@@ -180,7 +180,7 @@ def test_a_dead_letter_names_the_kind_of_its_refusal(subject: str, payload: byte
     assert refusal(Msg(None), refused.value).code == code  # type: ignore[arg-type]
 
 
-async def test_a_flood_of_rubbish_is_counted_by_kind_and_logged_in_few_lines(
+async def test_a_flood_of_invalid_messages_is_counted_by_kind_and_logged_in_few_lines(
     nats_server: NatsServer,
     sqlite: str,
     tmp_path: Path,
@@ -199,7 +199,7 @@ async def test_a_flood_of_rubbish_is_counted_by_kind_and_logged_in_few_lines(
     try:
         await asyncio.to_thread(bridge.start)
         for number in range(300):
-            await bus.publish(f"fabwafer.f.c.img.w{number}", b"rubbish")
+            await bus.publish(f"fabwafer.f.c.img.w{number}", b"invalid messages")
         await bus.publish("fabwafer.f.c.img.w", body(camera="d"))
         await bus.flush()
         await asyncio.to_thread(wait_until, lambda: sum(refusals()) == 301, bridge.last_words)
@@ -213,9 +213,9 @@ async def test_a_flood_of_rubbish_is_counted_by_kind_and_logged_in_few_lines(
 async def test_of_many_lines_at_once_a_few_are_written_and_the_rest_summed_up() -> None:
     written = io.StringIO()
     log = structlog.wrap_logger(structlog.PrintLogger(written), processors=[structlog.processors.JSONRenderer()])
-    seldom = RateLimitedLog(log, "refused", 10)
+    limited = RateLimitedLog(log, "refused", 10)
     for number in range(200):  # in one turn of the loop, so within one second for it
-        seldom.say(number=number)
+        limited.say(number=number)
 
     def lines() -> list[dict[str, object]]:
         return [json.loads(line) for line in written.getvalue().splitlines()]
@@ -223,7 +223,7 @@ async def test_of_many_lines_at_once_a_few_are_written_and_the_rest_summed_up() 
     assert lines() == [{"event": "refused", "number": number} for number in range(10)]
     await asyncio.to_thread(wait_until, lambda: len(lines()) > 10, "the sum")
     assert lines()[10:] == [{"event": "more refused", "lines": 190}]
-    seldom.say(number=200)
+    limited.say(number=200)
     assert lines()[11:] == [{"event": "refused", "number": 200}]
 
 

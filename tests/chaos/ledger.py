@@ -35,14 +35,14 @@ def check(published: set[Shot], wafers: Iterable[WaferRecord], *, whole: bool = 
             wrong.append(f"{name}: {len(wafer.shots)} images, predictions {dict(said)}")
         wrong += [f"{name}: {number} predictions of {which}" for which, number in said.items() if number != 1]
         wrong += [f"{name}: alert {one.alert} of {one}" for one in wafer.predictions if one.alert != _alerts(one)]
-    missing, foreign = published - set(recorded), set(recorded) - published
+    missing, unpublished = published - set(recorded), set(recorded) - published
     twice = [shot for shot, number in recorded.items() if number != 1]
     if len(models) > 1:
         wrong.append(f"one model served, predictions are of {sorted(models)}")
-    if missing or twice or wrong or (whole and foreign):
+    if missing or twice or wrong or (whole and unpublished):
         raise LostError(
             f"{len(missing)} of {len(published)} images missing {sorted(missing)[:3]}, "
-            f"{len(foreign)} never published {sorted(foreign)[:3]}, {len(twice)} twice {twice[:3]}, "
+            f"{len(unpublished)} never published {sorted(unpublished)[:3]}, {len(twice)} twice {twice[:3]}, "
             f"{len(wrong)} with wrong predictions or alerts {wrong[:3]}"
         )
 

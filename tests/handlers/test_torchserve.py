@@ -13,6 +13,7 @@ import pytest
 
 from fabwafer.models.card import ModelRefusedError
 from fabwafer.models.shipped import shipped_store
+from fabwafer_handlers.serve import PID_FILE
 from fabwafer_local.supervisor import ServerSpec
 from fabwafer_local.torchserve import (
     TorchServePorts,
@@ -75,7 +76,7 @@ def test_a_killed_worker_comes_back_and_answers(server: TorchServe) -> None:
 
 
 def test_sigterm_to_the_process_that_was_started_leaves_nothing_behind(doomed_server: TorchServe) -> None:
-    assert doomed_server.spec.pid_file.read_text() == str(doomed_server.pid)
+    assert (doomed_server.spec.temporary / PID_FILE).read_text() == str(doomed_server.pid)
     java, python = psutil.Process(doomed_server.pid), worker(doomed_server)
     assert "java" in java.name()
     assert python is not None

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fabwafer_training.gate import Limits, Verdict, judge
+from fabwafer_training.gate import Verdict, judge
+from fabwafer_training.limits import Limits
 
 CLASSES = ["Center", "Scratch", "none"]
 TARGETS = np.repeat(np.arange(3), 200)

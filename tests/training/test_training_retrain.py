@@ -18,8 +18,8 @@ from fabwafer.records import Records
 from fabwafer_training.commands.retrain import app
 from fabwafer_training.commands.train import app as train_app
 from fabwafer_training.dataset import DataError, Dataset
-from fabwafer_training.gate import Limits
 from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
+from fabwafer_training.limits import Limits
 from fabwafer_training.network import Shape, WaferNet
 from fabwafer_training.readers import read
 from fabwafer_training.readers.npz import write_npz

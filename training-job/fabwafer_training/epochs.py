@@ -27,11 +27,11 @@ def even_weights(targets: NDArray[np.intp], evenness: float) -> NDArray[np.float
 
 
 class Draws(Sampler[Draw]):
-    """The maps of a round and their drawings, by seed and round; of several processes each gets its own.
+    """The maps of a epoch and their drawings, by seed and epoch; of several processes each gets its own.
 
     Args:
         weights: How likely each map is drawn, [n].
-        count: Maps in a round, over all processes.
+        count: Maps in a epoch, over all processes.
         seed: Decides.
         rank: Which process this is.
         world: How many there are.
@@ -40,17 +40,17 @@ class Draws(Sampler[Draw]):
     def __init__(self, weights: NDArray[np.float64], count: int, seed: int, rank: int, world: int) -> None:
         self._weights = torch.from_numpy(weights)
         self._count, self._seed, self._rank, self._world = count, seed, rank, world
-        self._round = 0
+        self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell which round comes, from 0; the trainer does."""
-        self._round = epoch
+        """Tell which epoch comes, from 0; the trainer does."""
+        self._epoch = epoch
 
     def __len__(self) -> int:
         return len(range(self._rank, self._count, self._world))
 
     def __iter__(self) -> Iterator[Draw]:
-        generator = torch.Generator().manual_seed(self._seed * 100_003 + self._round)
+        generator = torch.Generator().manual_seed(self._seed * 100_003 + self._epoch)
         rows = torch.multinomial(self._weights, self._count, replacement=True, generator=generator)
         shares = torch.tensor(DRAWING_SHARES)
         drawings = torch.multinomial(shares, self._count, replacement=True, generator=generator)
@@ -80,7 +80,7 @@ class Epochs(LightningDataModule):
         inputs: Maps in each drawing times 255, uint8 [n, drawings, channels, size, size].
         soft_targets: What the network should say of each, [n, classes].
         weights: How likely each is drawn, [n].
-        count: Maps in a round.
+        count: Maps in a epoch.
         batch: Maps in a step, over all processes.
         seed: Decides what is drawn.
     """
@@ -102,7 +102,7 @@ class Epochs(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of this process."""
         if self.trainer is None:
-            raise RuntimeError("rounds are drawn for a trainer, and there is none")
+            raise RuntimeError("epochs are drawn for a trainer, and there is none")
         rank, world = self.trainer.global_rank, self.trainer.world_size
         draws = Draws(self._weights, self._count, self._seed, rank, world)
         return DataLoader(

@@ -6,29 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fabwafer_training.limits import Limits
 from fabwafer_training.metrics import measure
 
 _DRAWS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the gate holds a candidate to.
-
-    Attributes:
-        maps_per_class: Gold maps that a class needs before the gate decides anything.
-        macro_f1_fall: The lower bound of the difference in macro-F1 may be this far below zero.
-        recall_fall: How far any class's recall may fall below the champion's.
-        recall_floor: Below this no class's recall may fall. One that the champion has below it may not fall at all: a
-            champion that is weak on a class must not forbid every better one.
-        missed_as_none: The largest share of defects called none.
-    """
-
-    maps_per_class: int = 30
-    macro_f1_fall: float = 0.005
-    recall_fall: float = 0.03
-    recall_floor: float = 0.85
-    missed_as_none: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from fabwafer.models.classifier import Classifier
 from fabwafer.models.store import Store
 from fabwafer_training import processes
 from fabwafer_training.dataset import DataError, Dataset, joined
-from fabwafer_training.gate import Limits, Verdict, judge
+from fabwafer_training.gate import Verdict, judge
 from fabwafer_training.job import Material, train_model, weights_to_go_on_from
+from fabwafer_training.limits import Limits
 from fabwafer_training.report import evaluate, write_report
 from fabwafer_training.splits import clean, grouped_folds, held_out_by_name, held_out_from_training
 from fabwafer_training.train import CHECKPOINT, Epoch, Settings

@@ -240,7 +240,7 @@ class _Report(Callback):
     """Reports each epoch, in the process of rank 0."""
 
     def __init__(self, epochs: int, report: Callable[[Epoch], None]) -> None:
-        self._rounds, self._report = epochs, report
+        self._epochs, self._report = epochs, report
         self._losses: list[Tensor] = []
         self._started = 0.0
 
@@ -257,7 +257,7 @@ class _Report(Callback):
         if trainer.is_global_zero:
             loss = float(torch.stack(self._losses).mean())
             seconds = time.monotonic() - self._started
-            self._report(Epoch(trainer.current_epoch + 1, self._rounds, loss, seconds))
+            self._report(Epoch(trainer.current_epoch + 1, self._epochs, loss, seconds))
 
 
 def _average_in(averaged: Sequence[Tensor], current: Sequence[Tensor], seen: Tensor | int) -> None:

@@ -9,11 +9,14 @@ import typer
 
 from fabwafer.commands.app import Commands
 from fabwafer.commands.options import Data, Json, StoreAddress
+from fabwafer_training.limits import Limits
 
 if TYPE_CHECKING:
     from fabwafer.records import Records
     from fabwafer_training.retrain import Outcome
     from fabwafer_training.train import Epoch
+
+GATE = Limits()
 
 app = Commands()
 
@@ -58,11 +61,19 @@ def retrain(
     epochs: Annotated[int, typer.Option(min=1, help="How often to draw maps and train on them.")] = EPOCHS,
     maps_per_epoch: Annotated[int, typer.Option(min=1, help="Maps drawn in an epoch.")] = MAPS_PER_EPOCH,
     seed: Annotated[int, typer.Option(min=0, help="Of all random numbers.")] = 0,
-    gold_maps: Annotated[int, typer.Option(help="Gate: gold maps a class needs before it decides.")] = 30,
-    macro_f1_fall: Annotated[float, typer.Option(help="Gate: allowed lower bound of the macro-F1 difference.")] = 0.005,
-    recall_fall: Annotated[float, typer.Option(help="Gate: allowed fall of any class's recall.")] = 0.03,
-    recall_floor: Annotated[float, typer.Option(help="Gate: no class's recall may fall below this.")] = 0.85,
-    missed_as_none: Annotated[float, typer.Option(help="Gate: the largest share of defects called none.")] = 0.02,
+    gold_maps: Annotated[
+        int, typer.Option(help="Gate: gold maps a class needs before it decides.")
+    ] = GATE.maps_per_class,
+    macro_f1_fall: Annotated[
+        float, typer.Option(help="Gate: allowed lower bound of the macro-F1 difference.")
+    ] = GATE.macro_f1_fall,
+    recall_fall: Annotated[float, typer.Option(help="Gate: allowed fall of any class's recall.")] = GATE.recall_fall,
+    recall_floor: Annotated[
+        float, typer.Option(help="Gate: no class's recall may fall below this.")
+    ] = GATE.recall_floor,
+    missed_as_none: Annotated[
+        float, typer.Option(help="Gate: the largest share of defects called none.")
+    ] = GATE.missed_as_none,
     as_json: Json = False,
 ) -> None:
     """Train the champion further on reviewed maps; a version that passes the gate is published into the store.
@@ -87,7 +98,6 @@ def retrain(
     from fabwafer.records import SchemaError
     from fabwafer_training import processes
     from fabwafer_training.dataset import DataError, UnreachableError
-    from fabwafer_training.gate import Limits
     from fabwafer_training.readers import read
     from fabwafer_training.retrain import retrain as run
 
