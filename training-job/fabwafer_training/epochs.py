@@ -27,11 +27,11 @@ def even_weights(targets: NDArray[np.intp], evenness: float) -> NDArray[np.float
 
 
 class Draws(Sampler[Draw]):
-    """The maps of a epoch and their drawings, by seed and epoch; of several processes each gets its own.
+    """The maps of an epoch and their drawings, by seed and epoch; of several processes each gets its own.
 
     Args:
         weights: How likely each map is drawn, [n].
-        count: Maps in a epoch, over all processes.
+        count: Maps in an epoch, over all processes.
         seed: Decides.
         rank: Which process this is.
         world: How many there are.
@@ -80,7 +80,7 @@ class Epochs(LightningDataModule):
         inputs: Maps in each drawing times 255, uint8 [n, drawings, channels, size, size].
         soft_targets: What the network should say of each, [n, classes].
         weights: How likely each is drawn, [n].
-        count: Maps in a epoch.
+        count: Maps in an epoch.
         batch: Maps in a step, over all processes.
         seed: Decides what is drawn.
     """
