@@ -121,7 +121,7 @@ def test_a_gateway_that_ends_while_the_bus_is_away_leaves_the_images_with_their_
     assert in_stream(bus) == expected(200)
 
 
-def test_the_gateway_waits_for_the_intake_before_it_takes_anything(
+def test_the_gateway_waits_for_the_streams_before_it_takes_anything(
     nats_server: NatsServer,
     mosquitto: Mosquitto,
     camera: Publisher,
@@ -132,7 +132,7 @@ def test_the_gateway_waits_for_the_intake_before_it_takes_anything(
         gateway.spawn()
         wait_until(lambda: answers(f"{gateway.url}/healthz"), "the gateway runs")
         camera.publish("fabwafer/fab1/cam1/img/early", image("early"))
-        wait_until(lambda: b"intake not there yet" in gateway.log.read_bytes(), "it looks for the intake")
+        wait_until(lambda: b"waiting for `fabwafer streams`" in gateway.log.read_bytes(), "it looks for the streams")
         assert not answers(f"{gateway.url}/readyz")
         assert "fabwafer-gateway" not in mosquitto.log.read_text()
     finally:
