@@ -27,8 +27,7 @@ app = Commands(
 Author = Annotated[str | None, typer.Option(help="Who decides it; by default the name of the user.")]
 
 _NOTE: Final = (
-    "A local system that runs takes both up within seconds. Model servers in a cluster go on with what they serve: the "
-    "part for that is still to come."
+    "A running local system follows within seconds. In a cluster nothing does yet: its model server stays as it is."
 )
 
 

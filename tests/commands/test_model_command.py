@@ -140,7 +140,7 @@ def test_a_candidate_is_tried_beside_the_champion_and_then_promoted(store: Store
     ok("promote", "v1")
     printed = ok("candidate", "v2", "--share", "0.25")
     assert "On trial is v2, with 25% of the images." in printed
-    assert "takes both up within seconds" in printed
+    assert "follows within seconds" in printed
     assert wanted(own_records) == ("v1", "v2", 0.25)
     assert "The champion is v2, before it v1." in ok("promote")
     assert wanted(own_records) == ("v2", None, 0.0)
