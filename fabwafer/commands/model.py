@@ -102,7 +102,7 @@ def candidate(
     *,
     share: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of the images that goes to it as well; default 0.1."),
+        typer.Option(help="Share of the images that goes to it as well; default 0.1."),
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="End the trial instead.")] = False,
     author: Author = None,
