@@ -116,11 +116,11 @@ def icon() -> bytes:
 
 
 def predicted(running: Running, camera: str, count: int) -> list[WaferRecord]:
-    """Waits until so many wafers of a camera are recorded with a prediction each."""
+    """Wait until so many wafers of a camera are recorded, each with an image and a prediction: two consumers store them."""
 
     def done() -> bool:
         records = running.records(camera)
-        return len(records) >= count and all(record.predictions for record in records)
+        return len(records) >= count and all(record.shots and record.predictions for record in records)
 
     wait_until(done, running.bridge.last_words)
     return running.records(camera)

@@ -439,7 +439,7 @@ def test_people_get_tables() -> None:
         (train_app, ["synthetic:90", "--out", "{}", "--card", "{}/list.json"], "expected a JSON object, found list"),
         (train_app, ["synthetic:90", "--out", "{}", "--card", "{}/foo.json"], "found foo with 1"),
         (train_app, ["synthetic:90", "--out", "{}", "--version", "../x y"], "expected a version of letters"),
-        (evaluate_app, ["records:nothing"], "the records: expected the URL of a database"),
+        (evaluate_app, ["records:nothing"], "the records: expected the URL of the records' database"),
         (evaluate_app, ["{}/empty.npz"], "there are no maps to measure on"),
     ],
 )
