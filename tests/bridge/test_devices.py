@@ -232,3 +232,17 @@ def test_adding_a_device_waits_for_a_system_that_is_just_starting(nats_server: N
     assert adding.returncode == 0, err
     credentials = json.loads(out)
     assert RawMqtt(nats_server.mqtt_port, credentials["user"], credentials["password"]).connack == ACCEPTED
+
+
+def test_where_no_system_starts_in_time_a_command_says_how_to_start_one(tmp_path: Path) -> None:
+    code = (
+        "import sys, fabwafer.cli as cli, fabwafer_bridge.commands.device as device\n"
+        "device.WAIT_SECONDS = 0.5\n"
+        f"sys.argv = ['fabwafer', 'device', 'list', '--data', {str(tmp_path / 'none')!r}]\n"
+        "cli.main()"
+    )
+    refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "start one with `fabwafer up" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert refused.stdout == ""
