@@ -116,7 +116,7 @@ def icon() -> bytes:
 
 
 def predicted(running: Running, camera: str, count: int) -> list[WaferRecord]:
-    """Wait until so many wafers of a camera are recorded, each with an image and a prediction: two consumers store them."""
+    """Wait until so many wafers of a camera are recorded with image and prediction: two consumers store them."""
 
     def done() -> bool:
         records = running.records(camera)
