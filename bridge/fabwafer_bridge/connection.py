@@ -1,5 +1,6 @@
 """The connection to the bus, which is made again for as long as it takes."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -14,6 +15,8 @@ from fabwafer.service.backoff import Backoff
 RECONNECT_WAIT: Final = 0.2
 """Seconds between tries; a server that was killed is back within a second, and everything waits for it."""
 
+CLOSED_EVERY: Final = 0.5
+
 log = structlog.get_logger()
 
 
@@ -22,7 +25,6 @@ async def connect(
     *,
     name: str,
     reconnected: Callable[[], Awaitable[None]] | None = None,
-    closed: Callable[[], Awaitable[None]] | None = None,
 ) -> Client:
     """Connect to the bus, waiting for it as long as it takes; the client reconnects by itself from then on.
 
@@ -31,8 +33,6 @@ async def connect(
             for all.
         name: Shown in the server's list of connections.
         reconnected: Called after each reconnection.
-        closed: Called when the client has given up for good, as it does when a server refuses its credentials in a
-            running connection.
     """
     signed_in = split_credentials(url)
 
@@ -66,10 +66,22 @@ async def connect(
                 error_cb=on_error,
                 disconnected_cb=on_disconnect,
                 reconnected_cb=on_reconnect,
-                closed_cb=closed,
                 # What is published while the bus is away is tried again by whoever published it.
                 pending_size=16 * 1024 * 1024,
             )
         except (NatsError, OSError) as error:
             log.info("bus not there yet", error=repr(error))
             await backoff.wait()
+
+
+async def until_closed(client: Client) -> None:
+    """Return only by raising, when the client has given up for good, as after an error that the server answers with.
+
+    Its own callback for that is not called where closing the connection fails (nats-py 2.16).
+
+    Raises:
+        ConnectionError: It has; a new process has to begin anew.
+    """
+    while not client.is_closed:  # noqa: ASYNC110 - the client tells nobody
+        await asyncio.sleep(CLOSED_EVERY)
+    raise ConnectionError("the client of the bus has given up; a new process has to begin anew")

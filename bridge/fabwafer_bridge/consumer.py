@@ -113,10 +113,10 @@ class Consumer(ABC, Generic[T]):
                 # What a message brings about once it brings about with each delivery: were it not caught, the process
                 # would end again and again, and nothing else would come through.
                 refused.append(refusal(message, error))
-        if refused:
-            await self.refuse(refused)
         if items:
             await self.handle(items)
+        if refused:
+            await self.refuse(refused)
 
     async def refuse(self, refused: Sequence[Refused]) -> None:
         """Store messages as dead letters, count and log them."""
@@ -148,8 +148,9 @@ class Consumer(ABC, Generic[T]):
             payload=message.data if refused.whole else b"",
             reason=refused.reason,
             code=refused.code,
-            message_id=_identity(message),
-            headers=(message.headers or {}) if refused.whole else {},
+            message_id=f"{self._name}:{_identity(message)}",
+            # Those of a native publisher are its own affair.
+            headers=(message.headers or {}) if refused.whole and from_stream(message) else {},
         )
 
 

@@ -29,7 +29,7 @@ from fabwafer.service.health import HealthServer
 from fabwafer.service.process import end, first_of
 from fabwafer.service.settings import BusSettings, MetricsSettings
 from fabwafer_bridge import dead_letters, metrics, streams
-from fabwafer_bridge.connection import connect
+from fabwafer_bridge.connection import connect, until_closed
 from fabwafer_bridge.dead_letters import Reason
 from fabwafer_bridge.external_broker import MAX_INFLIGHT, Address, ExternalBroker, Inbound
 from fabwafer_bridge.metrics import Result
@@ -207,12 +207,14 @@ class Gateway:
         broker.start()
         stack.push_async_callback(broker.stop)
         inward = asyncio.create_task(self._store(Publisher(client), broker))
+        closed = asyncio.create_task(until_closed(client))
         try:
-            await asyncio.wait([inward, died], return_when=asyncio.FIRST_COMPLETED)
-            for task in (inward, died):
+            await asyncio.wait([inward, died, closed], return_when=asyncio.FIRST_COMPLETED)
+            for task in (inward, died, closed):
                 if task.done():
                     task.result()
         finally:
+            closed.cancel()
             inward.cancel()
 
     def _why_unready(self) -> str | None:

@@ -17,7 +17,7 @@ TIMEOUT: Final = 10.0
 """Seconds for one call; shorter than a message's ack_wait, so that nothing is delivered twice while it is asked."""
 
 # The smallest grey PNG: an image that a healthy server answers, with `not-a-wafer`.
-_PROBE: Final = bytes.fromhex(
+PROBE: Final = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
     "0000000a49444154789c63600000000200014898e3760000000049454e44ae426082"
 )
@@ -96,7 +96,7 @@ class ModelServer:
     async def healthy(self) -> bool:
         """Return whether the model answers at all, asked about an image that it has no trouble with."""
         try:
-            return len(await self.classify([_PROBE])) == 1
+            return len(await self.classify([PROBE])) == 1
         except ModelServerError:
             return False
 

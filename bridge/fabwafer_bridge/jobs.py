@@ -1,5 +1,6 @@
 """Images on their way through a model server: the job of one image, calls of bounded size, tries and predictions."""
 
+import asyncio
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -132,6 +133,7 @@ class JobConsumer(Consumer[Job]):
     def __init__(self, name: ConsumerName, puller: Puller, publisher: Publisher, server: Server) -> None:
         super().__init__(name, puller, publisher, most=BATCH, most_bytes=BATCH_BYTES)
         self._server = server
+        self._alone = asyncio.Lock()
 
     @abstractmethod
     async def store(self, jobs: Sequence[Job], answers: Sequence[Answer]) -> None:
@@ -154,7 +156,10 @@ class JobConsumer(Consumer[Job]):
         for several in in_pixels(items):
             if await self._answered(several, FAILURES_TOGETHER) is not None:
                 for job in several:
-                    if (failure := await self._answered([job], FAILURES_ALONE)) is not None:
+                    # Through one lock: beside an image that makes the server fail, an innocent one would fail with it.
+                    async with self._alone:
+                        failure = await self._answered([job], FAILURES_ALONE)
+                    if failure is not None:
                         await self.give_up(job, failure)
 
     async def _answered(self, jobs: Sequence[Job], tries: int) -> str | None:

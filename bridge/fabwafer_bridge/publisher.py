@@ -95,6 +95,10 @@ class Publisher:
             for message in messages:
                 reply = f"{self._inbox}.{next(self._numbers)}"
                 future = self._open[reply] = futures[reply] = asyncio.get_running_loop().create_future()
+                if (size := _size(message)) > self._client.max_payload:
+                    # nats-py looks at the payload alone; the server would close the connection, again with each try.
+                    future.set_result(NeverStoredError(f"larger than the bus takes: {size} bytes with its headers"))
+                    continue
                 try:
                     await self._client.publish(
                         message.subject, message.payload, reply=reply, headers=dict(message.headers)
@@ -131,6 +135,12 @@ class Publisher:
             await self._client.publish(subject, payload, headers=headers)
         except (NatsError, OSError) as error:
             log.warning("not announced", subject=subject, reason=repr(error))
+
+
+def _size(message: Outgoing) -> int:
+    """Return the bytes that the server counts: the payload, and the headers as they are written."""
+    headers = sum(len(name.encode()) + len(value.encode()) + len(": \r\n") for name, value in message.headers.items())
+    return len(message.payload) + headers + len("NATS/1.0\r\n\r\n")
 
 
 def _refusal(message: Msg) -> BaseException | None:

@@ -13,7 +13,7 @@ from nats.errors import Error as NatsError
 from fabwafer.service.health import HealthServer
 from fabwafer.service.process import end, first_of
 from fabwafer_bridge import lag
-from fabwafer_bridge.connection import connect
+from fabwafer_bridge.connection import connect, until_closed
 from fabwafer_bridge.roles import ROLES
 from fabwafer_bridge.runtime import Runtime
 from fabwafer_bridge.settings import BridgeSettings
@@ -39,7 +39,6 @@ class Bridge:
         self._unready: str | None = "starting"
         self._client: Client | None = None
         self._runtime: Runtime | None = None
-        self._closed = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Carry messages until `stopping` is set, then finish what is under way.
@@ -50,9 +49,13 @@ class Bridge:
         async with contextlib.AsyncExitStack() as stack:
             # It waits for the bus, the streams and the database, each of which may be away when the process has to end.
             starting = asyncio.create_task(self._start(stack))
-            await first_of(stopping, starting)
-            if self._runtime is not None and not stopping.is_set():
-                await first_of(stopping, *self._runtime.tasks)
+            try:
+                await first_of(stopping, starting)
+                if self._runtime is not None and not stopping.is_set():
+                    await first_of(stopping, *self._runtime.tasks)
+            except BaseException:
+                await end([starting, *(self._runtime.tasks if self._runtime else ())])
+                raise
             self._unready = "stopping"
             await end([starting])
             if self._runtime is not None:
@@ -64,9 +67,7 @@ class Bridge:
         health = HealthServer(self._why_unready)
         stack.push_async_callback(health.stop)
         log.info("metrics", address=await health.start(settings.metrics_host, settings.metrics_port))
-        self._client = client = await connect(
-            settings.bus_url, name="fabwafer-bridge", reconnected=self._renew, closed=self._gone
-        )
+        self._client = client = await connect(settings.bus_url, name="fabwafer-bridge", reconnected=self._renew)
         stack.push_async_callback(_close, client)
         self._runtime = runtime = Runtime(settings, client, stack)
         await wait_for_streams(runtime.js)
@@ -75,7 +76,7 @@ class Bridge:
             if role in self._roles:
                 await ROLES[role](runtime)
         runtime.start(lag.follow(runtime.js))
-        runtime.start(self._until_gone())
+        runtime.start(until_closed(client))
         self._unready = None
         log.info("ready", roles=list(self._roles))
 
@@ -87,13 +88,6 @@ class Bridge:
     async def _renew(self) -> None:
         for puller in self._runtime.pullers if self._runtime else ():
             await puller.renew()
-
-    async def _gone(self) -> None:
-        self._closed.set()
-
-    async def _until_gone(self) -> None:
-        await self._closed.wait()
-        raise ConnectionError("the client of the bus has given up; a new process has to begin anew")
 
 
 async def _drain(runtime: Runtime) -> None:

@@ -9,7 +9,7 @@ import structlog
 from fabwafer.messages.headers import MESSAGE_ID
 from fabwafer.messages.topics import subject_of_shadow_prediction
 from fabwafer_bridge.consumer import Refused
-from fabwafer_bridge.inference import Answer, ModelServer, ModelServerError
+from fabwafer_bridge.inference import PROBE, Answer, ModelServer, ModelServerError
 from fabwafer_bridge.jobs import Job, JobConsumer, predicted
 from fabwafer_bridge.metrics import Result
 from fabwafer_bridge.publisher import Outgoing, Publisher
@@ -47,9 +47,11 @@ class Candidate:
         return answers
 
     async def healthy(self) -> bool:
-        """Return whether the version on trial answers at all."""
-        version = self._trial.candidate
-        return version is not None and await self._server(version).healthy()
+        """Return whether the version on trial answers at all, and no other in its place."""
+        try:
+            return bool(await self.classify([PROBE]))
+        except ModelServerError:
+            return False
 
     def _server(self, version: str) -> ModelServer:
         return ModelServer(self._session, self._url.replace("{version}", quote(version, safe="")))

@@ -5,13 +5,18 @@ from enum import StrEnum
 from typing import Final
 
 import structlog
+from nats.errors import ConnectionClosedError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
+from fabwafer.errors import FabwaferError
 from fabwafer.messages import topics
 from fabwafer.service.backoff import Backoff
+
+NO_ROOM: Final = 10047
+"""The server's code for: insufficient storage resources available."""
 
 MQTT: Final = "$MQTT_msgs"
 """NATS's own stream for its MQTT listener. A PUBACK means: stored here, and nowhere else."""
@@ -93,6 +98,10 @@ DURABLES: Final = {
     )
 }
 """The durable consumers, in the order in which they are made."""
+
+
+class StreamsRefusedError(FabwaferError):
+    """The bus refuses the streams for good. The text says why, and what to change."""
 
 
 def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[StreamConfig]:
@@ -202,13 +211,28 @@ async def ensure_streams(js: JetStreamContext, *, replicas: int, mqtt_max_bytes:
         await js.add_consumer(durable.stream, _consumer_config(durable))
 
 
+def _sum(mqtt_max_bytes: int, max_bytes: int) -> int:
+    configs = _stream_configs(1, mqtt_max_bytes, max_bytes)
+    return sum(config.max_bytes or 0 for config in configs)
+
+
 async def make_streams(js: JetStreamContext, *, replicas: int, mqtt_max_bytes: int, max_bytes: int) -> None:
-    """Make or update the streams as `ensure_streams` does, waiting for a bus that still elects its leaders."""
+    """Make or update the streams as `ensure_streams` does, waiting for a bus that still elects its leaders.
+
+    Raises:
+        StreamsRefusedError: The bus has no room for them.
+    """
     backoff = Backoff()
     while True:
         try:
             await ensure_streams(js, replicas=replicas, mqtt_max_bytes=mqtt_max_bytes, max_bytes=max_bytes)
         except (NatsError, TimeoutError) as error:
+            if isinstance(error, APIError) and error.err_code == NO_ROOM:
+                raise StreamsRefusedError(
+                    f"the bus has no room for the streams: expected {_sum(mqtt_max_bytes, max_bytes) // 2**20} MiB, "
+                    "the sum of their limits; lower FABWAFER_MQTT_MAX_BYTES and FABWAFER_STREAM_MAX_BYTES, or give it "
+                    f"more storage ({error.description})"
+                ) from None
             log.info("streams not made yet", error=repr(error), pause=backoff.pause)
             await backoff.wait()
         else:
@@ -222,6 +246,8 @@ async def wait_for_streams(js: JetStreamContext) -> None:
         while True:
             try:
                 await js.consumer_info(durable.stream, durable.name)
+            except ConnectionClosedError:  # for good
+                raise
             except (NatsError, TimeoutError) as error:
                 log.info("waiting for `fabwafer streams`", stream=durable.stream, error=repr(error))
                 await backoff.wait()

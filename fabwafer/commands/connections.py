@@ -1,5 +1,6 @@
 """How commands open the records and the bus of a system."""
 
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -67,10 +68,11 @@ async def open_bus(data: Path | None) -> "AsyncIterator[Client]":
         raise BusUnavailableError(f"the bus did not answer: {error!r}") from None
     try:
         yield client
-    except NatsError as error:
+    except (NatsError, TimeoutError) as error:
         raise BusUnavailableError(f"the bus did not answer: {error!r}") from None
     finally:
-        await client.close()
+        with contextlib.suppress(NatsError, OSError):
+            await client.close()
 
 
 async def _ignore(_: Exception) -> None:

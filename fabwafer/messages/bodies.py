@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self, TypeVar
 
@@ -279,6 +280,20 @@ def _checked(kind: type[M], topic: Topic, body: dict[str, Any]) -> M:
                 "mismatch",
             )
     return message
+
+
+def stored_alert(fields: Mapping[str, Any]) -> Alert:
+    """Make an alert of fields that the records hold."""
+    return Alert.model_validate(fields, context=_STORED)
+
+
+def read_stored_alert(payload: bytes) -> Alert:
+    """Read an alert that the bridge published.
+
+    Raises:
+        MessageRefusedError: It is no alert.
+    """
+    return _stored(Alert, payload)
 
 
 def _stored(kind: type[M], text: str | bytes) -> M:

@@ -15,7 +15,6 @@ from fabwafer.messages.inference import MODEL_NAME
 from fabwafer.models.card import CARD_NAME, read_card, read_verified
 from fabwafer.service.files import replace_file
 
-"""What the model is called in the model server: the name in `/v2/models/wafer`."""
 ARCHIVE_NAME: Final = f"{MODEL_NAME}.mar"
 """The archive's file name in a version's folder and in a cluster's model store."""
 

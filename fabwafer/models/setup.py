@@ -4,12 +4,13 @@ One owner runs it: `fabwafer up` on one machine, the set-up Job in a cluster.
 """
 
 import contextlib
+import shutil
 from pathlib import Path
 from typing import Final
 
 from fabwafer.models.card import CARD_NAME, ModelCard, read_card, read_checked
 from fabwafer.models.shipped import default_model
-from fabwafer.models.store import Store
+from fabwafer.models.store import Store, StoreError
 from fabwafer.records import Records, RolloutChangedError
 
 AUTHOR: Final = "fabwafer"
@@ -35,10 +36,8 @@ def set_up(records: Records, store: Store) -> list[str]:
     folder = default_model()
     card = read_card(folder)
     sentences = []
-    added = card.version not in store.names()
-    if added:
-        _publish(store, folder, card)
-    elif (stored := store.card(card.version)) is not None and stored.digest != card.digest:
+    added = card.version not in store.names() and _publish(store, folder, card)
+    if not added and (stored := store.card(card.version)) is not None and stored.digest != card.digest:
         sentences.append(
             f"the version {card.version} in {store} is not the {card.version} in {folder}; the one in the store is used"
         )
@@ -53,12 +52,23 @@ def set_up(records: Records, store: Store) -> list[str]:
     return sentences
 
 
-def _publish(store: Store, folder: Path, card: ModelCard) -> None:
-    work = store.work_folder(card.version)
-    for entry in card.entries:
-        (work / entry.name).write_bytes(read_checked(folder, entry))
-    (work / CARD_NAME).write_bytes((folder / CARD_NAME).read_bytes())
-    store.publish(card.version)
+def _publish(store: Store, folder: Path, card: ModelCard) -> bool:
+    """Publish a model; return whether it was this process that did, since another may do so at this moment."""
+    work = store.new_work_folder(card.version)
+    try:
+        for entry in card.entries:
+            (work / entry.name).write_bytes(read_checked(folder, entry))
+        (work / CARD_NAME).write_bytes((folder / CARD_NAME).read_bytes())
+        store.publish(card.version, work)
+    except StoreError:
+        if card.version not in store.names():
+            raise
+        return False
+    except OSError as error:
+        raise StoreError(f"cannot copy {card.version} into {store}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return True
 
 
 def _name_champion(records: Records, version: str) -> None:

@@ -116,8 +116,16 @@ class Store(ABC):
             raise self._damaged(version, str(error).replace(str(folder), self.location(version))) from None
         return folder
 
-    def publish(self, version: str) -> str:
+    @abstractmethod
+    def new_work_folder(self, version: str) -> Path:
+        """Return an empty folder of the caller's own, for a version that another process may make at the same time."""
+
+    def publish(self, version: str, work: Path | None = None) -> str:
         """Move a finished version from its work folder into the store.
+
+        Args:
+            version: The version.
+            work: Where it was made; by default its `work_folder`.
 
         Returns:
             Its location.
@@ -125,7 +133,7 @@ class Store(ABC):
         Raises:
             StoreError: The work folder does not hold a complete model of this version, or the version exists already.
         """
-        work = self.work_folder(version)
+        work = work or self.work_folder(version)
         try:
             _check(work, version)
         except ModelRefusedError as error:
@@ -175,6 +183,12 @@ class FolderStore(Store):
         """Return a folder in the store itself, so that publishing is a rename."""
         return _make_folder(self._work / checked_version(version))
 
+    def new_work_folder(self, version: str) -> Path:
+        """Return a new folder in the store itself."""
+        folder = Path(tempfile.mkdtemp(prefix=f"{checked_version(version)}-", dir=_make_folder(self._work)))
+        folder.chmod(0o755)  # it becomes the version's, which model servers of other users read
+        return folder
+
     def names(self) -> list[str]:
         """Return the names of the versions, damaged ones included."""
         try:
@@ -198,7 +212,9 @@ class FolderStore(Store):
     def _store(self, work: Path, version: str) -> None:
         try:
             self._versions.mkdir(parents=True, exist_ok=True)
+            _flush(work)  # a version must be complete after a power cut as well
             work.rename(self._versions / version)
+            _flush(self._versions)
         except OSError as error:
             raise StoreError(f"cannot move {work} to {self.location(version)}: {error.strerror}") from None
 
@@ -228,12 +244,23 @@ class BucketStore(Store):
                 f"a model store by URL needs the module {error.name}: install it with pip install 'fabwafer[s3]'"
             ) from None
         # No caches: they would hide the writes of other processes, and survive a change of the environment.
-        self._files: Any = S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+        self._files: Any = S3FileSystem(
+            skip_instance_cache=True,
+            use_listings_cache=False,
+            # A server that accepts and never answers must not hold a start up for minutes.
+            config_kwargs={"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 2}},
+        )
         self._work = work
 
     def work_folder(self, version: str) -> Path:
         """Return a folder on this machine."""
         return _make_folder((self._work or _own_temporary()) / checked_version(version))
+
+    def new_work_folder(self, version: str) -> Path:
+        """Return a new folder on this machine."""
+        return Path(
+            tempfile.mkdtemp(prefix=f"{checked_version(version)}-", dir=_make_folder(self._work or _own_temporary()))
+        )
 
     def names(self) -> list[str]:
         """Return the names of the versions, damaged ones included; a folder without a card is not a version."""
@@ -353,3 +380,13 @@ def _own_temporary() -> Path:
     if folder.stat().st_uid != os.getuid():
         raise StoreError(f"the folder {folder} belongs to another user: name one to work in with --work")
     return folder
+
+
+def _flush(folder: Path) -> None:
+    """Have the disk write a folder's files and entries."""
+    for path in (*(path for path in folder.iterdir() if path.is_file()), folder):
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

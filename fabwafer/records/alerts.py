@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, func, select, update
 
 from fabwafer.defects import CAUSES, is_defect
-from fabwafer.messages.bodies import Alert, Prediction
+from fabwafer.messages.bodies import Alert, Prediction, stored_alert
 from fabwafer.records.fields import storable
 from fabwafer.records.predictions import ReceivedPrediction, message_fields
 from fabwafer.records.tables import alerts, predictions, wafers
@@ -101,7 +101,7 @@ def read_pending(connection: Connection, limit: int) -> list[PendingAlert]:
             "cause": CAUSES.get(row[predictions.c.prediction]),
             "url": None,
         }
-        pending.append(PendingAlert(row[alerts.c.id], Alert.model_validate(fields), row[alerts.c.attempts]))
+        pending.append(PendingAlert(row[alerts.c.id], stored_alert(fields), row[alerts.c.attempts]))
     return pending
 
 

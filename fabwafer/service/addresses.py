@@ -6,8 +6,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
-# A comma inside a URL, for example in its query, separates nothing.
-_BETWEEN: Final = re.compile(r",\s*(?=[a-z][a-z0-9+.-]*://)")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class SignIn(NamedTuple):
@@ -29,13 +28,28 @@ def with_credentials(url: str, user: str | None, password: SecretStr | None) -> 
     if not user:
         return url
     signed = quote(user, safe="") + (f":{quote(password.get_secret_value(), safe='')}" if password else "")
-    return ",".join(_signed(one.strip(), signed) for one in _BETWEEN.split(url))
+    return ",".join(_signed(one, signed, password) for one in _servers(url))
 
 
-def _signed(url: str, credentials: str) -> str:
-    host = urlsplit(url).netloc
-    # A URL without a host, such as that of a SQLite file, has no place for credentials.
-    return url.replace("://", f"://{credentials}@", 1) if host and "@" not in host else url
+def _servers(url: str) -> list[str]:
+    """Split the servers of NATS, each with its scheme; any other URL may hold commas of its own."""
+    scheme = _SCHEME.match(url.strip())
+    if scheme and scheme[0].lower() not in ("nats://", "tls://"):
+        return [url.strip()]
+    servers = [one.strip() for one in url.split(",")]
+    return [one if _SCHEME.match(one) else f"nats://{one}" for one in servers]
+
+
+def _signed(url: str, credentials: str, password: SecretStr | None) -> str:
+    parts = urlsplit(url)
+    if parts.scheme.startswith("sqlite"):  # a file, which nobody signs in to
+        return url
+    user, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return urlunsplit(parts._replace(netloc=f"{credentials}@{host}"))
+    if ":" in user or password is None:
+        return url
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{host}"))
 
 
 def split_credentials(url: str) -> SignIn:
@@ -45,7 +59,7 @@ def split_credentials(url: str) -> SignIn:
         url: One or more `nats://USER:PASSWORD@HOST:PORT`, separated by commas. The credentials of the first are those
             of all.
     """
-    parts = [urlsplit(one.strip()) for one in _BETWEEN.split(url)]
+    parts = [urlsplit(one) for one in _servers(url)]
     first = parts[0]
     return SignIn(
         [urlunsplit(one._replace(netloc=one.netloc.rpartition("@")[2])) for one in parts],

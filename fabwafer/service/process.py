@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 AGAIN_AFTER: Final = 0.5
@@ -10,7 +10,7 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 async def until_signal(
-    work: Callable[[asyncio.Event], Awaitable[None]], signals: Iterable[signal.Signals] = STOP_SIGNALS
+    work: Callable[[asyncio.Event], Awaitable[None]], signals: Sequence[signal.Signals] = STOP_SIGNALS
 ) -> None:
     """Run the work of a process until a signal asks it to stop.
 
@@ -22,7 +22,11 @@ async def until_signal(
     loop = asyncio.get_running_loop()
     for number in signals:
         loop.add_signal_handler(number, stopping.set)
-    await work(stopping)
+    try:
+        await work(stopping)
+    finally:  # from here on a second signal ends the process at once
+        for number in signals:
+            loop.remove_signal_handler(number)
 
 
 async def first_of(stopping: asyncio.Event, *tasks: asyncio.Task[Any]) -> None:

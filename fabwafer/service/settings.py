@@ -48,7 +48,7 @@ class ServiceSettings(BaseSettings):
         found = dict(values)
         for name in credential_fields(cls):
             file = os.environ.get(f"{variable(name)}{FILE_SUFFIX}")
-            if file and found.get(name) is None:
+            if file and not found.get(name):
                 try:
                     found[name] = Path(file).read_text().strip()
                 except (OSError, UnicodeDecodeError) as error:

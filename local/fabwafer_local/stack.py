@@ -152,7 +152,7 @@ class Stack:
     async def _make_streams(self) -> None:
         done = await self._supervisor.run("streams", fabwafer_command("streams", "--data", str(self._directory)))
         if done.code:
-            raise StackError(f"the streams could not be made: {done.complaint}")
+            raise StackError(f"the streams could not be made: {done.complaint.splitlines()[-1]}")
 
     async def _start_bridge(self, http: aiohttp.ClientSession) -> None:
         env = self._env | {

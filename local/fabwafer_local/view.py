@@ -9,7 +9,6 @@ from typing import Final
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from pydantic import ValidationError
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from fabwafer.commands.text import printable
 from fabwafer.defects import NOT_A_WAFER, is_defect
-from fabwafer.messages.bodies import Alert, read_device_prediction
+from fabwafer.messages.bodies import read_device_prediction, read_stored_alert
 from fabwafer.messages.headers import SOURCE
 from fabwafer.messages.refusals import MessageRefusedError
 from fabwafer.messages.topics import ALERT_TOPICS, IMAGE_TOPICS, PREDICTION_TOPICS, Topic
@@ -109,8 +108,8 @@ class View:
 
     async def _alert(self, message: Msg) -> None:
         try:
-            alert = Alert.model_validate_json(message.data)
-        except ValidationError:
+            alert = read_stored_alert(message.data)
+        except MessageRefusedError:
             return
         self._alerts += 1
         for row in self._rows:

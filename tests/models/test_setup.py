@@ -1,5 +1,9 @@
 """The set-up of the models: the shipped model becomes the first champion, and no later one serves by itself."""
 
+import errno
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -7,7 +11,7 @@ import pytest
 from fabwafer.models.card import CARD_NAME, ModelRefusedError, read_card
 from fabwafer.models.setup import set_up
 from fabwafer.models.shipped import default_model
-from fabwafer.models.store import FolderStore, Store, open_store
+from fabwafer.models.store import FolderStore, Store, StoreError, open_store
 from fabwafer.records import Records
 from tests.support import tiny_models
 from tests.support.object_store import Bucket
@@ -102,3 +106,37 @@ def test_a_release_without_a_complete_model_names_no_champion(
     with pytest.raises(ModelRefusedError, match="could not read it"):
         set_up(records, FolderStore(tmp_path / "store"))
     assert champions(records) == []
+
+
+def test_two_set_ups_at_once_publish_the_model_once_and_both_name_it(
+    tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(monkeypatch, tmp_path / "r1", "1.0")
+    together = threading.Barrier(2)
+
+    def start(number: int) -> list[tuple[str, str]]:
+        own = tmp_path / f"records-{number}.db"
+        shutil.copy(migrated_sqlite, own)
+        with Records(f"sqlite:///{own}") as records:
+            together.wait(30)
+            set_up(records, FolderStore(tmp_path / "store"))
+            return champions(records)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(start, range(2))) == [[("1.0", "fabwafer")]] * 2
+    store = FolderStore(tmp_path / "store")
+    assert store.published("1.0") == read_card(tmp_path / "r1")
+    assert list((tmp_path / "store" / ".work").iterdir()) == []
+
+
+def test_a_model_that_a_full_disk_keeps_out_of_the_store_is_told_in_a_sentence(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(monkeypatch, tmp_path / "r1", "1.0")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StoreError, match=r"cannot copy 1\.0 into .*: No space left on device"):
+        set_up(records, FolderStore(tmp_path / "store"))

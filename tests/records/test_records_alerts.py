@@ -181,3 +181,11 @@ def test_an_alert_knows_when_the_wafer_was_captured(records: Records) -> None:
     records.store_predictions([predicted("Loc", received=CAPTURED + 900)])
 
     assert records.pending_alerts()[0].alert.timestamp == CAPTURED
+
+
+def test_an_alert_has_its_predictions_time_stamp_though_it_is_of_1970(records: Records) -> None:
+    # A device without a clock begins there; read as a device's, milliseconds of then would count as seconds.
+    records.store_predictions([predicted("Loc", 0.9, timestamp=12_345_000)])
+    (pending,) = records.pending_alerts()
+    (prediction,) = the_record(records).predictions
+    assert pending.alert.timestamp == prediction.timestamp

@@ -21,6 +21,7 @@ async def test_work_goes_on_until_a_signal_and_finishes_what_is_under_way(number
 
     await asyncio.wait_for(until_signal(work), 10)
     assert steps == ["finished"]
+    assert not asyncio.get_running_loop().remove_signal_handler(number), "a second signal ends the process"
 
 
 async def test_of_endless_tasks_the_first_that_fails_is_raised() -> None:

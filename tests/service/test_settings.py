@@ -101,6 +101,9 @@ def test_a_password_without_a_user_is_refused(monkeypatch: pytest.MonkeyPatch) -
         ("nats://own:secret@host", "nats://own:secret@host"),
         ("postgresql+psycopg://db/fab?options=a,b", "postgresql+psycopg://k%40m:p%2Fw@db/fab?options=a,b"),
         ("sqlite:////data/records.db", "sqlite:////data/records.db"),
+        ("a:4222,b:4222", "nats://k%40m:p%2Fw@a:4222,nats://k%40m:p%2Fw@b:4222"),
+        ("postgresql:///fab?host=/run/postgresql", "postgresql://k%40m:p%2Fw@/fab?host=/run/postgresql"),
+        ("postgresql://own@db/fab", "postgresql://own:p%2Fw@db/fab"),
     ],
 )
 def test_a_url_gets_the_credentials_that_it_lacks(url: str, signed: str) -> None:
@@ -112,6 +115,7 @@ def test_credentials_are_taken_out_of_urls_as_they_were_put_in() -> None:
     url = with_credentials("nats://a:1, nats://b:2", "k@m", SecretStr("p/w"))
     assert split_credentials(url) == (["nats://a:1", "nats://b:2"], "k@m", "p/w")
     assert split_credentials("nats://a") == (["nats://a"], None, None)
+    assert split_credentials("nats://u:p@a:1,b:2") == (["nats://a:1", "nats://b:2"], "u", "p")
 
 
 @pytest.mark.parametrize(

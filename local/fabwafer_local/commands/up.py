@@ -25,7 +25,7 @@ SAMPLE_RATE: Final = 4.0
 
 
 @app.command()
-async def up(
+def up(
     *,
     data: Data = None,
     mqtt: Annotated[int | None, typer.Option(min=1, max=65535, help="Port for devices; default: a free one.")] = None,
@@ -50,7 +50,8 @@ async def up(
             ports = Ports(
                 *chosen_ports({"--mqtt": mqtt, "--nats": nats, "--inference": inference, "--metrics": metrics})
             )
-            await _run(directory, open_store(store_address(None, data)), ports, samples)
+            # Within the lock, since it also waits for threads that still work on the directory.
+            asyncio.run(_run(directory, open_store(store_address(None, data)), ports, samples))
     except (FabwaferError, OSError) as error:
         raise SystemExit(f"fabwafer up: {error}") from None
 

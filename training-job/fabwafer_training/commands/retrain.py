@@ -94,7 +94,7 @@ def retrain(
     from fabwafer.models import rollout
     from fabwafer.models.card import ModelRefusedError
     from fabwafer.models.shipped import default_model
-    from fabwafer.models.store import open_store
+    from fabwafer.models.store import DamagedError, open_store
     from fabwafer.records import SchemaError
     from fabwafer_training import processes
     from fabwafer_training.dataset import DataError, UnreachableError
@@ -137,7 +137,7 @@ def retrain(
                 on_trial = rollout.start_first_trial(records, outcome.version, author=AUTHOR)
     except (FabwaferError, OSError) as error:
         console.print(str(error))
-        lasting = isinstance(error, (DataError, ModelRefusedError, SchemaError))
+        lasting = isinstance(error, (DamagedError, DataError, ModelRefusedError, SchemaError))
         raise typer.Exit(UNUSABLE if lasting and not isinstance(error, UnreachableError) else 1) from None
     if as_json:
         print(json.dumps(asdict(outcome), default=str))
