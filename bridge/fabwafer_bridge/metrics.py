@@ -32,7 +32,7 @@ class Result(StrEnum):
 
 
 RESULTS: Final[Mapping[ConsumerName, Sequence[Result]]] = {
-    ConsumerName.INTAKE: (Result.PASSED, Result.DEAD),
+    ConsumerName.INTAKE: (Result.PASSED, Result.RETRIED, Result.DEAD),
     ConsumerName.CLASSIFY: (Result.PASSED, Result.RETRIED, Result.DEAD),
     ConsumerName.SHADOW: (Result.PASSED, Result.RETRIED, Result.DROPPED),
     ConsumerName.RECORD_IMAGES: (Result.PASSED, Result.RETRIED, Result.DEAD),

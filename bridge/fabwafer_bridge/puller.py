@@ -85,22 +85,24 @@ class Puller:
 
     @contextlib.asynccontextmanager
     async def held(self, messages: Sequence[Msg]) -> AsyncIterator[None]:
-        """Keep messages from being delivered again while they are worked on, and acknowledge them after that."""
+        """Keep messages from being delivered again while they are worked on, and acknowledge those not given back."""
 
         async def extend() -> None:
             while True:
                 await asyncio.sleep(ACK_WAIT / 3)
                 for message in messages:
-                    with contextlib.suppress(NatsError):
-                        await message.in_progress()
+                    if not message.is_acked:
+                        with contextlib.suppress(NatsError):
+                            await message.in_progress()
 
         self._at_work += 1
         task = asyncio.create_task(extend())
         try:
             yield
             for message in messages:
-                with contextlib.suppress(NatsError):  # a lost acknowledgement only means one more delivery
-                    await message.ack()
+                if not message.is_acked:  # else it was given back
+                    with contextlib.suppress(NatsError):  # a lost acknowledgement only means one more delivery
+                        await message.ack()
         finally:
             task.cancel()
             self._at_work -= 1

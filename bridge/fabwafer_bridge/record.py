@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
-import structlog
 from nats.aio.msg import Msg
+from sqlalchemy.exc import DataError, IntegrityError
 
 from fabwafer.defects import NOT_A_WAFER, SHIPPED_CLASSES
 from fabwafer.messages.bodies import ImageMetadata, read_stored_prediction
 from fabwafer.messages.headers import MESSAGE, Receipt
-from fabwafer.records import ReceivedPrediction, Records, RecordsUnavailableError, Shot, StoredPredictions
-from fabwafer.service.backoff import Backoff
+from fabwafer.records import ReceivedPrediction, Records, Shot, StoredPredictions
 from fabwafer_bridge import metrics
 from fabwafer_bridge.consumer import Consumer, Refused
 from fabwafer_bridge.dead_letters import Reason
@@ -21,7 +20,6 @@ from fabwafer_bridge.puller import Puller
 from fabwafer_bridge.streams import ConsumerName
 
 BATCH: Final = 256
-LONGEST_PAUSE: Final = 5.0
 GATHER: Final = 0.1
 """Batching window in seconds: a transaction costs the same for one row as for fifty, and fewer of them leave CPU for
 predictions."""
@@ -30,10 +28,8 @@ OTHER_CLASS: Final = "other"
 
 Row = TypeVar("Row")
 
-log = structlog.get_logger()
 
-
-class RecordConsumer(Consumer[tuple[Msg, Row]], Generic[Row]):
+class RecordConsumer(Consumer[Row], Generic[Row]):
     """Stores the messages of one stream; each is acknowledged when it is committed.
 
     Args:
@@ -58,32 +54,21 @@ class RecordConsumer(Consumer[tuple[Msg, Row]], Generic[Row]):
         self._lock = lock
         self._row, self._store = read, store
 
-    def read(self, message: Msg) -> tuple[Msg, Row]:
+    def read(self, message: Msg) -> Row:
         """Make a row of a message."""
-        return message, self._row(message)
+        return self._row(message)
 
-    async def handle(self, items: Sequence[tuple[Msg, Row]]) -> None:
-        """Store rows together; where the database refuses them for what they are, each alone, so that one is found."""
-        backoff = Backoff(longest=LONGEST_PAUSE)
-        while True:
-            try:
-                async with self._lock:
-                    await asyncio.to_thread(self._store, [row for _, row in items])
-            except RecordsUnavailableError as error:
-                log.warning("not recorded yet", rows=len(items), reason=str(error)[:300], pause=backoff.pause)
-                self.count(Result.RETRIED, len(items))
-                await backoff.wait()
-            except Exception as error:  # the database is there, so the fault is in a row
-                if len(items) == 1:
-                    reason = f"the records refuse it: {error}"
-                    await self.refuse([Refused(items[0][0], reason, Reason.REFUSED_BY_RECORDS)])
-                    return
-                for item in items:
-                    await self.handle([item])
-                return
-            else:
-                self.count(Result.PASSED, len(items))
-                return
+    async def handle(self, items: Sequence[Row]) -> None:
+        """Store rows in one transaction."""
+        async with self._lock:
+            await asyncio.to_thread(self._store, items)
+        self.count(Result.PASSED, len(items))
+
+    def blame(self, message: Msg, error: Exception) -> Refused:
+        """Return why a message is refused: a value that the database can never hold is a kind of its own."""
+        if isinstance(error, (DataError, IntegrityError)):
+            return Refused(message, f"the records refuse it: {error}", Reason.REFUSED_BY_RECORDS)
+        return super().blame(message, error)
 
 
 def read_shot(message: Msg) -> Shot:

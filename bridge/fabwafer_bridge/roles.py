@@ -25,8 +25,7 @@ async def start_intake(runtime: Runtime) -> None:
     puller = await runtime.pull(ConsumerName.INTAKE, window=1024)
     intake = Intake(runtime.client, puller, runtime.publisher, lambda: lag.waiting_images(runtime.js))
     await intake.listen()
-    for _ in range(AT_ONCE):
-        runtime.start(intake.run())
+    runtime.consume(intake, at_once=AT_ONCE)
 
 
 async def start_classify(runtime: Runtime) -> None:
@@ -35,8 +34,7 @@ async def start_classify(runtime: Runtime) -> None:
     server = ModelServer(await runtime.http(), infer_url(runtime.settings.inference_url))
     puller = await runtime.pull(ConsumerName.CLASSIFY, window=256)
     classify = Classify(puller, runtime.publisher, server, trial.takes if trial else _no_image)
-    for _ in range(AT_ONCE):
-        runtime.start(classify.run())
+    runtime.consume(classify, at_once=AT_ONCE)
 
 
 def _no_image(_image: ImageMetadata) -> bool:
@@ -50,7 +48,7 @@ async def start_shadow(runtime: Runtime) -> None:
         return
     candidate = Candidate(await runtime.http(), url, trial)
     puller = await runtime.pull(ConsumerName.SHADOW, window=64)
-    runtime.start(Shadow(puller, runtime.publisher, candidate, trial).run())
+    runtime.consume(Shadow(puller, runtime.publisher, candidate, trial))
 
 
 async def start_record(runtime: Runtime) -> None:
@@ -66,14 +64,13 @@ async def start_record(runtime: Runtime) -> None:
 
     name = ConsumerName.RECORD_IMAGES
     puller = await runtime.pull(name, window=512)
-    consumer = record.RecordConsumer(name, puller, publisher, lock, record.read_shot, records.store_shots)
-    runtime.start(consumer.run())
+    runtime.consume(record.RecordConsumer(name, puller, publisher, lock, record.read_shot, records.store_shots))
     for name, read in (
         (ConsumerName.RECORD_PREDICTIONS, record.read_prediction),
         (ConsumerName.RECORD_SHADOW, record.read_shadow),
     ):
         puller = await runtime.pull(name, window=512)
-        runtime.start(record.RecordConsumer(name, puller, publisher, lock, read, store).run())
+        runtime.consume(record.RecordConsumer(name, puller, publisher, lock, read, store))
     if (days := runtime.settings.image_retention_days) is not None:
         runtime.start(forget_images(records, days, lock))
 

@@ -11,6 +11,7 @@ from nats.aio.client import Client
 
 from fabwafer.records import Records, SchemaError
 from fabwafer.service.backoff import Backoff
+from fabwafer_bridge.consumer import Consumer
 from fabwafer_bridge.inference import ModelServer
 from fabwafer_bridge.publisher import Publisher
 from fabwafer_bridge.puller import Puller
@@ -38,6 +39,7 @@ class Runtime:
         alerts_raised: Set when there are new alerts.
         tasks: What the roles started.
         pullers: Through which they take messages.
+        consumers: What works on them.
     """
 
     def __init__(self, settings: BridgeSettings, client: Client, stack: AsyncExitStack) -> None:
@@ -49,6 +51,7 @@ class Runtime:
         self.alerts_raised = asyncio.Event()
         self.tasks: list[asyncio.Task[Any]] = []
         self.pullers: list[Puller] = []
+        self.consumers: list[Consumer[Any]] = []
         self._stack = stack
         self._records: Records | None = None
         self._trial: Trial | None = None
@@ -56,6 +59,12 @@ class Runtime:
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Start endless work."""
         self.tasks.append(asyncio.create_task(work))
+
+    def consume(self, consumer: Consumer[Any], *, at_once: int = 1) -> None:
+        """Start a consumer, which works on `at_once` batches side by side."""
+        self.consumers.append(consumer)
+        for _ in range(at_once):
+            self.start(consumer.run())
 
     async def pull(self, consumer: ConsumerName, *, window: int) -> Puller:
         """Start to pull a consumer's messages; at most `window` of them wait here."""

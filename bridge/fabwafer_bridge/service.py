@@ -44,7 +44,7 @@ class Bridge:
         """Carry messages until `stopping` is set, then finish what is under way.
 
         Raises:
-            Exception: A consumer failed in a way that it has no answer to; the process should end and be started anew.
+            Exception: Work failed that is no consumer's; the process should end and be started anew.
         """
         async with contextlib.AsyncExitStack() as stack:
             # It waits for the bus, the streams and the database, each of which may be away when the process has to end.
@@ -83,7 +83,10 @@ class Bridge:
     def _why_unready(self) -> str | None:
         if self._unready is None and self._client is not None and not self._client.is_connected:
             return "the bus is away"
-        return self._unready
+        stalled = (
+            [consumer.unready for consumer in self._runtime.consumers if consumer.unready] if self._runtime else []
+        )
+        return self._unready or "; ".join(stalled) or None
 
     async def _renew(self) -> None:
         for puller in self._runtime.pullers if self._runtime else ():

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, ValidationInfo
 
 from fabwafer.defects import canonical_name
 from fabwafer.maps.counts import MapCounts
@@ -21,6 +21,10 @@ UNKNOWN_MODEL: Final = "unknown"
 
 MILLISECONDS_FROM: Final = 1e11
 """A timestamp below this is in seconds: as milliseconds it would be March 1973, as seconds the year 5138."""
+
+
+DEEPEST: Final = 32
+"""Levels of objects and lists in a field; what reads a message again further on gives up at about 200."""
 
 
 def _name(value: object) -> str:
@@ -186,11 +190,11 @@ class Prediction(_Message):
     probability: Fraction
     source: Source = "device"
     model: ModelName = UNKNOWN_MODEL
-    probabilities: dict[str, float] | None = None
+    probabilities: dict[str, FiniteFloat] | None = None
     wafer: bool | None = None
     review: bool | None = None
     map: MapCounts | None = None
-    embedding: list[float] | None = None
+    embedding: list[FiniteFloat] | None = None
 
 
 class Alert(Prediction):
@@ -267,7 +271,37 @@ def _object(payload: bytes) -> dict[str, Any]:
     return body
 
 
+def _check_readable(value: object, path: tuple[str, ...]) -> None:
+    """Refuse what Python reads in JSON, but what cannot be written as JSON that every reader takes."""
+    field = ".".join(path).encode("utf-8", "backslashreplace").decode()
+    if len(path) > DEEPEST:
+        raise MessageRefusedError(
+            f"field {path[0]!r}: expected at most {DEEPEST} levels of objects and lists, got more"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise MessageRefusedError(f"field {field!r}: expected a finite number, got {value}")
+    if isinstance(value, str) and not _is_unicode(value):
+        raise MessageRefusedError(f"field {field!r}: expected text, got half of a surrogate pair in {shown(value)}")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if not _is_unicode(name):
+                raise MessageRefusedError(f"field {shown(name)}: expected text as its name, got half a surrogate pair")
+            _check_readable(inner, (*path, name))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_readable(inner, (*path, str(index)))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _checked(kind: type[M], topic: Topic, body: dict[str, Any]) -> M:
+    _check_readable(body, ())
     try:
         message = kind.model_validate(body)
     except ValidationError as error:

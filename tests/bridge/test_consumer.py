@@ -1,20 +1,26 @@
 """The loop that all consumers share, and what it does with a message that it cannot use."""
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from sqlalchemy.exc import DataError
 
-from fabwafer.messages.headers import MESSAGE_ID
-from fabwafer_bridge.consumer import Consumer, Refused
+from fabwafer.messages.headers import CODE, MESSAGE_ID, REASON
+from fabwafer_bridge import consumer
+from fabwafer_bridge.consumer import TRIES_ALONE, Consumer, Refused
 from fabwafer_bridge.dead_letters import Reason
 from fabwafer_bridge.inference import Answer, ModelServerError
 from fabwafer_bridge.jobs import Job, JobConsumer
 from fabwafer_bridge.publisher import NeverStoredError, Outgoing, Publisher
 from fabwafer_bridge.puller import Puller
+from fabwafer_bridge.record import RecordConsumer
+from fabwafer_bridge.service import Bridge
 from fabwafer_bridge.streams import ConsumerName
 
 
@@ -54,6 +60,12 @@ def delivered(data: bytes) -> Msg:
     return Msg(
         Client(), subject="fabwafer-images.f.c.w", reply="$JS.ACK.IMAGES.d.1.7.7.1700000000000000000.0", data=data
     )
+
+
+async def test_a_message_without_a_stream_that_raises_is_a_dead_letter_at_once() -> None:
+    work = Raising(Stream([]), bad(7))
+    await work.process([native(b"7")])
+    assert [letter.payload for letter in work.letters.stored] == [b"7"]
 
 
 async def test_a_message_that_waits_for_its_dead_letter_holds_no_neighbour_back() -> None:
@@ -136,3 +148,195 @@ async def test_an_innocent_image_is_not_blamed_beside_one_that_makes_the_server_
     await asyncio.wait_for(asyncio.gather(jobs.handle([job(b"P")]), jobs.handle([job(b"Q"), job(b"R")])), 30)
     assert jobs.given_up == [b"P"]
     assert sorted(jobs.stored) == [b"Q", b"R"]
+
+
+class Stream(Puller):
+    """A stream in memory, which delivers again what is given back."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(Client(), "S", "d")
+        self.acknowledged: list[int] = []
+        for number in numbers:
+            self.publish(number)
+
+    def publish(self, number: int) -> None:
+        self._waiting.append((float("inf"), Delivered(self, number)))
+        self._arrived.set()
+
+
+class Delivered(Msg):
+    """A message of that stream; its number is its payload and its place."""
+
+    def __init__(self, stream: Stream, number: int) -> None:
+        reply = f"$JS.ACK.IMAGES.d.1.{number}.{number}.1700000000000000000.0"
+        super().__init__(Client(), subject="fabwafer-images.f.c.w", reply=reply, data=str(number).encode())
+        self._stream = stream
+
+    async def ack(self) -> None:
+        self._stream.acknowledged.append(int(self.data))
+
+    async def nak(self, delay: float | None = None) -> None:
+        self._ackd = True
+        self._stream.publish(int(self.data))
+
+
+class Letters(Publisher):
+    """A publisher that stores dead letters."""
+
+    def __init__(self) -> None:
+        self.stored: list[Outgoing] = []
+
+    async def store(self, messages: Sequence[Outgoing]) -> list[NeverStoredError | None]:
+        self.stored += messages
+        return [None] * len(messages)
+
+
+class Raising(Lengths):
+    """A consumer whose `handle` raises what it is told to, for each number."""
+
+    def __init__(self, stream: Stream, raised: Callable[[int], Exception | None]) -> None:
+        self.letters = Letters()
+        super().__init__(ConsumerName.CLASSIFY, self.letters)
+        self._puller = stream
+        self.raised = raised
+        self.tries: list[list[int]] = []
+
+    async def handle(self, items: Sequence[int]) -> None:
+        self.tries.append(list(items))
+        for item in items:
+            if (error := self.raised(item)) is not None:
+                raise error
+        self.handled += items
+
+
+@contextlib.asynccontextmanager
+async def running(work: Consumer[int]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work.run())
+    try:
+        yield
+        assert not task.done()
+    finally:
+        task.cancel()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer, "LONGEST_PAUSE", 0.02)
+
+
+def readiness(work: Consumer[int]) -> str | None:
+    """What `/readyz` of a bridge with this consumer says."""
+    settings: Any = None
+    bridge = Bridge(settings, ["classify"])
+    runtime: Any = SimpleNamespace(consumers=[work])
+    bridge._unready, bridge._runtime = None, runtime
+    return bridge._why_unready()
+
+
+def bad(number: int) -> Callable[[int], Exception | None]:
+    return lambda item: KeyError("no such thing") if item == number else None
+
+
+@pytest.mark.usefixtures("short_pauses")
+async def test_a_message_that_raises_is_a_dead_letter_after_five_tries_alone_and_its_neighbours_pass() -> None:
+    stream = Stream([1, 2, 3])
+    work = Raising(stream, bad(2))
+    async with running(work):
+        await until(lambda: len(stream.acknowledged) == 3)
+    assert work.tries.count([2]) == TRIES_ALONE
+    assert sorted(work.handled) == [1, 3]
+    assert work.unready is None
+    (letter,) = work.letters.stored
+    assert letter.payload == b"2"
+    assert letter.headers[CODE] == Reason.UNEXPECTED
+    assert "KeyError: 'no such thing'" in letter.headers[REASON]
+
+
+@pytest.mark.usefixtures("short_pauses")
+async def test_a_consumer_in_which_all_raise_keeps_them_all_is_unready_and_recovers() -> None:
+    stream = Stream(range(1, 13))
+    work = Raising(stream, lambda _: ValueError("a bad release"))
+    async with running(work):
+        await until(lambda: work.tries.count([1]) > 3 * TRIES_ALONE)
+        sentence = "classify: no message succeeds, ValueError: a bad release"
+        assert (work.unready, readiness(work)) == (sentence, sentence)
+        assert not stream.acknowledged
+        work.raised = lambda _: None
+        await until(lambda: len(stream.acknowledged) == 12)
+    assert (work.unready, readiness(work)) == (None, None)
+    assert not work.letters.stored
+
+
+@pytest.mark.usefixtures("short_pauses")
+async def test_a_message_that_raises_alone_waits_until_another_succeeds() -> None:
+    stream = Stream([1])
+    work = Raising(stream, bad(1))
+    async with running(work):
+        await until(lambda: len(work.tries) > 2 * TRIES_ALONE)
+        assert not stream.acknowledged
+        stream.publish(2)
+        await until(lambda: len(stream.acknowledged) == 2)
+    assert [letter.payload for letter in work.letters.stored] == [b"1"]
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize("outage", [OSError("no route"), TimeoutError(), ModelServerError("down")])
+async def test_an_outage_counts_against_nobody(outage: Exception) -> None:
+    stream = Stream([1, 2])
+    work = Raising(stream, lambda _: outage)
+    async with running(work):
+        await until(lambda: len(work.tries) > 3 * TRIES_ALONE)
+        assert (work.unready, stream.acknowledged) == (None, [])
+        work.raised = lambda _: None
+        await until(lambda: len(stream.acknowledged) == 2)
+    assert all(tried == [1, 2] for tried in work.tries)
+    assert not work.letters.stored
+
+
+@pytest.mark.usefixtures("short_pauses")
+async def test_a_consumer_goes_on_after_an_exception_outside_of_any_message() -> None:
+    class Unlucky(Raising):
+        lucky = False
+
+        async def ready(self) -> None:
+            if not self.lucky:
+                self.lucky = True
+                raise ZeroDivisionError
+
+    stream = Stream([1])
+    async with running(Unlucky(stream, lambda _: None)):
+        await until(lambda: stream.acknowledged == [1])
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize("refused", [[2], [1, 2, 3]])
+async def test_rows_that_the_database_refuses_are_dead_letters_only_while_others_are_stored(refused: list[int]) -> None:
+    stored: list[int] = []
+    tries: list[int] = []
+
+    def store(rows: Sequence[int]) -> None:
+        tries.append(len(rows))
+        if set(rows) & set(refused):
+            raise DataError("INSERT", {}, Exception("out of range"))
+        stored.extend(rows)
+
+    stream, letters = Stream([1, 2, 3]), Letters()
+    work = RecordConsumer(
+        ConsumerName.RECORD_IMAGES, stream, letters, asyncio.Lock(), lambda message: int(message.data), store
+    )
+    async with running(work):
+        if refused == [2]:
+            await until(lambda: len(stream.acknowledged) == 3)
+            assert [letter.headers[CODE] for letter in letters.stored] == [Reason.REFUSED_BY_RECORDS]
+            assert stored == [1, 3]
+        else:
+            await until(lambda: len(tries) > 3 * TRIES_ALONE)
+            assert not letters.stored
+            assert work.unready is not None
+            assert "out of range" in work.unready

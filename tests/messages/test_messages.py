@@ -14,6 +14,7 @@ from fabwafer.messages.bodies import (
     decoded_base64,
     read_device_prediction,
     read_image,
+    read_stored_prediction,
 )
 from fabwafer.messages.headers import MESSAGE_BYTES, Receipt
 from fabwafer.messages.refusals import MessageRefusedError
@@ -104,6 +105,40 @@ def test_unknown_fields_are_kept_and_carried_on() -> None:
     assert (written["lot"], written["slot"], written["operator"]) == ("L1", "7", {"name": "x"})
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf"), "nan"])
+@pytest.mark.parametrize(
+    ("field", "made"),
+    [
+        ("probabilities.Loc", lambda number: {"probabilities": {"Loc": number}}),
+        ("embedding.1", lambda number: {"embedding": [0.5, number]}),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_by_name(field: str, made: Any, number: object) -> None:
+    with pytest.raises(MessageRefusedError, match=f"'{field}': .*finite number"):
+        read_device_prediction(TOPIC, prediction(**made(number)))
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_an_unknown_field_that_no_reader_takes_back_is_refused_by_name(number: str) -> None:
+    body = prediction(bytes="QUJD", press={"bar": [1, "?"]}).replace(b'"?"', number.encode())
+    for read in (lambda: read_device_prediction(TOPIC, body), lambda: read_image(IMAGE_TOPIC, body)):
+        with pytest.raises(MessageRefusedError, match=r"'press\.bar\.1': expected a finite number"):
+            read()
+
+
+@pytest.mark.parametrize("levels", [100, 250, 900])
+def test_fields_nested_too_deep_are_refused_by_name(levels: int) -> None:
+    body = prediction(note="?").replace(b'"?"', b"[" * levels + b"]" * levels)
+    with pytest.raises(MessageRefusedError, match="'note': expected at most"):
+        read_device_prediction(TOPIC, body)
+
+
+@pytest.mark.parametrize("more", [{"note": "\ud800"}, {"note": {"\udfff": 1}}, {"\ud800": 1}])
+def test_half_a_surrogate_pair_is_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(MessageRefusedError, match="surrogate pair"):
+        read_device_prediction(TOPIC, prediction(**more))
+
+
 def test_the_imgid_of_the_body_wins_over_the_topic() -> None:
     assert read_device_prediction(TOPIC, prediction(imgid="img3")).imgid == "img3"
 
@@ -163,6 +198,34 @@ def test_the_fields_of_an_image_survive_the_header(more: dict[str, str], lot: st
     assert line.isascii()
     assert line.isprintable() or "\x7f" in line
     assert ImageMetadata.from_header(line).to_json() == metadata.to_json()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+unknown = st.dictionaries(texts.map(lambda name: f"x{name}"), json_values, max_size=4)
+times = st.integers(0, 10**14 - 1) | st.floats(0, 1e13)
+
+
+@given(unknown, times)
+def test_an_image_is_read_back_from_its_header_as_it_was_written(more: dict[str, Any], timestamp: float) -> None:
+    metadata = read_image(IMAGE_TOPIC, prediction(bytes="QUJD", timestamp=timestamp, **more)).metadata
+    assert ImageMetadata.from_header(metadata.to_header()).to_json() == metadata.to_json()
+
+
+@given(unknown, times, st.floats(0, 100), st.lists(st.floats(-1e6, 1e6), max_size=4), st.floats(0, 1))
+def test_a_prediction_is_read_back_as_it_was_written(
+    more: dict[str, Any], timestamp: float, probability: float, embedding: list[float], other: float
+) -> None:
+    sent = prediction(
+        timestamp=timestamp, probability=probability, embedding=embedding, probabilities={"Loc": other}, **more
+    )
+    written = read_device_prediction(TOPIC, sent)
+    read = read_stored_prediction(written.to_json())
+    assert (read.timestamp, read.probability) == (written.timestamp, written.probability)
+    assert read.to_json() == written.to_json()
 
 
 def test_more_fields_than_a_header_may_have_are_refused() -> None:
