@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import nats
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from sqlalchemy.exc import DataError
 
 from fabwafer.messages.headers import CODE, MESSAGE_ID, REASON
-from fabwafer_bridge import consumer
+from fabwafer_bridge import consumer, streams
 from fabwafer_bridge.consumer import TRIES_ALONE, Consumer, Refused
 from fabwafer_bridge.dead_letters import Reason
 from fabwafer_bridge.inference import Answer, ModelServerError
@@ -22,6 +23,7 @@ from fabwafer_bridge.puller import Puller
 from fabwafer_bridge.record import RecordConsumer
 from fabwafer_bridge.service import Bridge
 from fabwafer_bridge.streams import ConsumerName
+from tests.support.nats_servers import NatsServer
 
 
 class NoDeadStream(Publisher):
@@ -60,6 +62,26 @@ def delivered(data: bytes) -> Msg:
     return Msg(
         Client(), subject="fabwafer-images.f.c.w", reply="$JS.ACK.IMAGES.d.1.7.7.1700000000000000000.0", data=data
     )
+
+
+async def test_a_bus_delivers_again_what_failed_alone_until_it_is_a_dead_letter(nats_server: NatsServer) -> None:
+    client = await nats.connect(nats_server.url)
+    js = client.jetstream()
+    await streams.ensure_streams(js, replicas=1, mqtt_max_bytes=1 << 24, max_bytes=1 << 24)
+    puller = Puller(client, streams.IMAGES, ConsumerName.CLASSIFY)
+    await puller.start()
+    work = Raising(puller, bad(2), Publisher(client))
+    for number in (1, 2, 3):
+        await js.publish(f"fabwafer-images.f.c.w{number}", str(number).encode())
+    async with running(work):
+        async with asyncio.timeout(30):
+            while not (await js.stream_info(streams.DEAD)).state.messages:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+            while (await js.consumer_info(streams.IMAGES, ConsumerName.CLASSIFY)).num_ack_pending:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    assert work.tries.count([2]) == TRIES_ALONE
+    assert sorted(work.handled) == [1, 3]
+    await client.close()
 
 
 async def test_a_message_without_a_stream_that_raises_is_a_dead_letter_at_once() -> None:
@@ -194,10 +216,12 @@ class Letters(Publisher):
 class Raising(Lengths):
     """A consumer whose `handle` raises what it is told to, for each number."""
 
-    def __init__(self, stream: Stream, raised: Callable[[int], Exception | None]) -> None:
+    def __init__(
+        self, puller: Puller, raised: Callable[[int], Exception | None], publisher: Publisher | None = None
+    ) -> None:
         self.letters = Letters()
-        super().__init__(ConsumerName.CLASSIFY, self.letters)
-        self._puller = stream
+        super().__init__(ConsumerName.CLASSIFY, publisher or self.letters)
+        self._puller = puller
         self.raised = raised
         self.tries: list[list[int]] = []
 
