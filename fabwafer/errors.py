@@ -3,7 +3,7 @@
 The tree, by the module that raises:
 
 - maps: `BadImageError`, `NotAWaferMapError`
-- messages: `MessageRefusedError`
+- messages: `MessageRefusedError`, `EncodingError`
 - models: `ModelRefusedError`, `NotLoadedError`, `RolloutError`, `ServerUnavailableError`, `StoreError` > `DamagedError`
 - records: `RecordsUnavailableError`, `DatabaseUrlError`, `SchemaError`, `CursorError`, `UnknownWaferError`,
   `ThresholdRefusedError`, `RolloutChangedError`

@@ -1,9 +1,11 @@
 """What can be told about an image file without decoding it.
 
-Every image message passes here before anything decodes it, so a file that would fill the memory is refused by its
-header, and a file that was cut off on its way is named as such. Only the standard library is used.
+Every image message passes here before anything decodes it: a file that would fill the memory or take seconds to decode
+is refused (a decoder written in C cannot be interrupted), and a file that was cut off on its way is named as such. Only
+the standard library is used.
 """
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -12,15 +14,32 @@ from fabwafer.errors import FabwaferError
 
 MAX_BYTES = 2 * 1024 * 1024
 MAX_PIXELS = 16_000_000
+MAX_SCANS = 100
+"""Scans of a JPEG; encoders write at most about a dozen. Each scan may pass over all pixels again."""
+MAX_SCANNED_PIXELS = 64_000_000
+"""Scans times pixels of a JPEG, which its time in the decoder grows with. A progressive file of 10 scans may have 6.4
+million pixels, a baseline file with one scan for each colour the most pixels that are accepted at all."""
+MAX_SEGMENTS = 2_000
+"""Segments of a JPEG: each of 100 scans may have 10 segments of tables, and 64 of metadata would fill the file."""
+MAX_CHUNKS = 4_096
+"""Chunks of a PNG; each takes the decoder some microseconds. libpng writes 8 KiB of pixels in a chunk, which makes 256
+of them in the largest file; 4,096 leave room for encoders that write 512 bytes."""
+MAX_METADATA_CHUNKS = 256
+"""Chunks of text and profiles in a PNG. Each may unpack to 1 MB, which takes 2 ms; tools write a few dozen."""
+MAX_METADATA_BYTES = 1024 * 1024
+"""Bytes of a PNG's text and profiles: half of the largest file; a colour profile has some hundred KB at most."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_METADATA = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf"})
 # Bit depths that PNG allows for each colour type (PNG specification, third edition, table 12).
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 # Start-of-frame markers: all of FFC0..FFCF but DHT (C4), JPG (C8) and DAC (CC) (ITU-T T.81, table B.1).
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_SCAN, _JPEG_END = 0xDA, b"\xff\xd9"
-_JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
+_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
+# The next marker, as the decoder looks for it: not what stands in the pixels' own data (a stuffed 00, a restart
+# D0..D7), and no marker without a segment (01, D8). FF may be repeated before a marker.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 _OTHER_FORMATS = ((b"GIF8", "GIF"), (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"%PDF", "PDF"))
 
 
@@ -56,7 +75,8 @@ def probe(data: bytes) -> ImageInfo:
         Format and size as the header states them.
 
     Raises:
-        BadImageError: neither PNG nor JPEG, broken or cut off, more than `MAX_BYTES`, or more than `MAX_PIXELS`.
+        BadImageError: neither PNG nor JPEG, broken or cut off, more than `MAX_BYTES` or `MAX_PIXELS`, or more scans,
+            segments or chunks than an image needs.
     """
     if not data:
         raise BadImageError("expected a PNG or JPEG image, got no bytes at all")
@@ -88,6 +108,7 @@ def _info(name: str, width: int, height: int) -> ImageInfo:
 def _probe_png(data: bytes) -> ImageInfo:
     info: ImageInfo | None = None
     pixels = False
+    chunks = metadata = metadata_bytes = 0
     view = memoryview(data)
     at = len(_PNG_SIGNATURE)
     while at + 12 <= len(data):
@@ -95,6 +116,17 @@ def _probe_png(data: bytes) -> ImageInfo:
         end = at + 12 + length
         if end > len(data):
             break
+        chunks += 1
+        if chunks > MAX_CHUNKS:
+            raise BadImageError(f"expected a PNG image of at most {MAX_CHUNKS} chunks, got more")
+        if kind in _PNG_METADATA:
+            metadata += 1
+            metadata_bytes += length
+            if metadata > MAX_METADATA_CHUNKS or metadata_bytes > MAX_METADATA_BYTES:
+                raise BadImageError(
+                    f"expected a PNG image with at most {MAX_METADATA_CHUNKS} chunks and {MAX_METADATA_BYTES} bytes of "
+                    f"text and profiles, got {metadata} chunks or more of {metadata_bytes} bytes together"
+                )
         if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             raise BadImageError(f"expected an unbroken PNG image, got a wrong checksum in its chunk {_name(kind)}")
         if info is None:
@@ -123,29 +155,48 @@ def _png_header(kind: bytes, body: memoryview) -> ImageInfo:
 
 
 def _probe_jpeg(data: bytes) -> ImageInfo:
+    """Walk over all segments and scans up to the end of the image; what cameras append after it harms nobody."""
     info: ImageInfo | None = None
+    scans = segments = 0
     at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
+    while found := _JPEG_MARKER.search(data, at):
+        if not scans and data[at] != 0xFF:
             raise BadImageError(f"expected an unbroken JPEG image, got no marker at byte {at}")
-        marker = data[at + 1]
-        if marker == 0xFF or marker in _JPEG_BARE:
-            at += 1 if marker == 0xFF else 2
-            continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        at, marker = found.end(), found[1][0]
+        if marker == _JPEG_END:
+            if info is None or not scans:
+                raise BadImageError("expected a JPEG image with pixels, got one that ends before them")
+            return info
+        if at + 2 > len(data):
+            break
+        length = int.from_bytes(data[at : at + 2], "big")
+        if length < 2:
+            raise BadImageError(f"expected an unbroken JPEG image, got a segment of {length} bytes at byte {at - 2}")
+        segments += 1
+        if segments > MAX_SEGMENTS:
+            raise BadImageError(f"expected a JPEG image of at most {MAX_SEGMENTS} segments, got more")
         if marker in _JPEG_FRAMES:
-            if at + 9 > len(data):
+            if info is not None:
+                raise BadImageError("expected a JPEG image of one frame, got a second one")
+            if at + 7 > len(data):
                 break
-            height, width = struct.unpack_from(">HH", data, at + 5)
+            height, width = struct.unpack_from(">HH", data, at + 3)
             info = _info("JPEG", width, height)
         elif marker == _JPEG_SCAN:
             if info is None:
                 raise BadImageError("expected a JPEG image that states its size, got pixels before it")
-            # Bytes after the end of the image are common (cameras append data there) and harm nobody.
-            if data.find(_JPEG_END, at + 2 + length) < 0:
-                break
-            return info
-        if length < 2:
-            raise BadImageError(f"expected an unbroken JPEG image, got a segment of {length} bytes at byte {at}")
-        at += 2 + length
+            scans += 1
+            _check_scans(scans, info)
+        at += length
     raise BadImageError(f"expected a whole JPEG image, got one cut off after {len(data)} bytes", "truncated")
+
+
+def _check_scans(scans: int, info: ImageInfo) -> None:
+    if scans > MAX_SCANS:
+        raise BadImageError(f"expected a JPEG image of at most {MAX_SCANS} scans, got more", "too_many_pixels")
+    if scans * info.width * info.height > MAX_SCANNED_PIXELS:
+        raise BadImageError(
+            f"expected a JPEG image of at most {MAX_SCANNED_PIXELS} pixels in all its scans, "
+            f"got {scans} scans or more of {info.width} x {info.height}",
+            "too_many_pixels",
+        )

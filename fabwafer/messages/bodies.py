@@ -1,7 +1,6 @@
 """The bodies of the messages that devices, bridge and listeners exchange: written strictly, read kindly."""
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 
 from fabwafer.defects import canonical_name
 from fabwafer.maps.counts import MapCounts
+from fabwafer.messages.encoding import EncodingError, decoded_base64
 from fabwafer.messages.headers import MESSAGE_BYTES
 from fabwafer.messages.refusals import MessageRefusedError, shown
 from fabwafer.messages.topics import NAME_RULE, Kind, Source, Topic, is_name
@@ -206,28 +206,12 @@ class Alert(Prediction):
     url: str | None = None
 
 
-def decoded_base64(text: str) -> bytes:
-    """Decode base64 strictly; white space, which some encoders break lines with, is allowed.
-
-    Raises:
-        MessageRefusedError: The text is not base64.
-    """
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as first:
-        try:
-            return base64.b64decode("".join(text.split()), validate=True)
-        except (binascii.Error, ValueError):
-            raise MessageRefusedError(
-                f"field 'bytes': expected base64 of an image file, got {first}", "base64"
-            ) from None
-
-
 def read_image(topic: Topic, payload: bytes) -> ReceivedImage:
     """Read an image message that came on a topic: its JSON is parsed and its base64 decoded here, and nowhere else.
 
     Raises:
         MessageRefusedError: It is not such a message; the text names the field.
+        BadImageError: The image file is too large.
     """
     body = _object(payload)
     encoded = body.pop("bytes", None)
@@ -238,7 +222,10 @@ def read_image(topic: Topic, payload: bytes) -> ReceivedImage:
             if encoded is not None
             else "field 'bytes' is missing"
         )
-    return ReceivedImage(metadata, decoded_base64(encoded))
+    try:
+        return ReceivedImage(metadata, decoded_base64(encoded))
+    except EncodingError as error:
+        raise MessageRefusedError(f"field 'bytes': {error}", "base64") from None
 
 
 def read_device_prediction(topic: Topic, payload: bytes) -> Prediction:

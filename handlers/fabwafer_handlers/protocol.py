@@ -8,8 +8,6 @@ come in three forms and are told apart by their bodies alone, since TorchServe d
 - raw: anything that is not JSON is one image file as it is.
 """
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +17,8 @@ from uuid import uuid4
 import numpy as np
 
 from fabwafer.errors import FabwaferError
-from fabwafer.maps.image_file import MAX_BYTES
+from fabwafer.maps.image_file import BadImageError
+from fabwafer.messages.encoding import EncodingError, decoded_base64
 from fabwafer.messages.inference import HEATMAP, INPUT, MODEL_NAME, OUTPUTS, Tensor
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ MAX_HEATMAP_CELLS: Final = 1_000_000
 OUTPUT_NAMES: Final = tuple(tensor.name for tensor in OUTPUTS)
 """What a V2 request can ask for by name; it gets all of them where it names none, and `heatmap` by the parameter."""
 
-_MAX_BASE64: Final = -(-MAX_BYTES // 3) * 4
 _KINDS: Final[dict[type, str]] = {
     type(None): "nothing",
     bool: "true or false",
@@ -218,12 +216,10 @@ def decode_base64(text: object) -> Row:
     """Decode one image of a JSON body; what cannot be decoded becomes the row's error."""
     if not isinstance(text, str):
         return Row(b"", f"expected base64 of an image file, got {_kind(text)}")
-    if len(text) > _MAX_BASE64:
-        return Row(b"", f"expected an image of at most {MAX_BYTES} bytes, got about {len(text) // 4 * 3}")
     try:
-        return Row(base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError) as error:
-        return Row(b"", f"expected base64 of an image file, got a text that is not base64: {error}")
+        return Row(decoded_base64(text))
+    except (EncodingError, BadImageError) as error:
+        return Row(b"", str(error))
 
 
 def _check_count(what: str, count: int) -> None:

@@ -145,6 +145,21 @@ def test_an_image_comes_back_as_a_prediction_on_mqtt_and_stands_in_the_records(r
         assert records.image("faba", camera, "w1") == wafer_image()
 
 
+@pytest.mark.parametrize("between", ["\n", "\r\n", "\u00a0"], ids=ascii)
+def test_an_image_whose_base64_has_white_space_gets_its_prediction(between: str, running: Running) -> None:
+    device, camera = running.device()
+    message = json.loads(image_message(camera, "w1", wafer_image()))
+    letters = message["bytes"]
+    message["bytes"] = between.join(letters[i : i + 76] for i in range(0, len(letters), 76))
+    assert between in message["bytes"]
+    with device:
+        device.publish(f"fabwafer/faba/{camera}/img/w1", json.dumps(message, ensure_ascii=False))
+        (record,) = predicted(running, camera, 1)
+    assert [prediction.wafer for prediction in record.predictions] == [True]
+    with Records(running.database_url) as records:
+        assert records.image("faba", camera, "w1") == wafer_image()
+
+
 def test_an_alert_is_published_once_with_its_cause_and_page(running: Running) -> None:
     device, camera = running.device()
     body = {"imgid": "a1", "timestamp": 1, "fab": "faba", "camera": camera, "prediction": "scratch", "probability": 0.8}

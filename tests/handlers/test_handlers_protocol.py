@@ -71,7 +71,7 @@ def test_more_bytes_than_an_image_may_have_are_not_even_decoded(length: int) -> 
     assert bool(row.error) == (length > MAX_BYTES)
 
 
-@pytest.mark.parametrize("text", ["aGk", "aGk=\n", "aG k=", "é", "aGk=aGk="])
+@pytest.mark.parametrize("text", ["aGkaG", "aGk==", "aG*k=", "é", "aGk=aGk="])
 def test_what_is_nearly_base64_is_refused(text: str) -> None:
     assert decode_base64(text).error
 

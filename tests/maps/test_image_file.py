@@ -2,7 +2,9 @@
 
 import io
 import struct
+import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fabwafer.maps.image_file import MAX_BYTES, MAX_PIXELS, BadImageError, ImageInfo, probe
+from fabwafer.maps.image_file import (
+    MAX_BYTES,
+    MAX_CHUNKS,
+    MAX_METADATA_CHUNKS,
+    MAX_PIXELS,
+    MAX_SCANS,
+    BadImageError,
+    ImageInfo,
+    probe,
+)
+
+MANY_SCANS = Path(__file__).resolve().parents[3] / "shared" / "samples" / "hostile" / "many-scans.jpg"
 
 
 def _png(width: int = 30, height: int = 20, mode: str = "L") -> bytes:
@@ -47,6 +60,98 @@ def test_a_png_is_known_by_format_and_size() -> None:
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
 def test_a_jpeg_is_known_by_format_and_size(options: dict[str, bool]) -> None:
     assert probe(_jpeg(31, 17, **options)) == ImageInfo("JPEG", 31, 17)
+
+
+def _with_scans(more: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated, with its data."""
+    whole = _jpeg(progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    return whole[:-2] + whole[last:-2] * more + whole[-2:]
+
+
+def test_a_jpeg_of_the_usual_scans_passes_and_one_of_too_many_is_refused_by_their_number() -> None:
+    usual = _with_scans(0).count(b"\xff\xda")
+    assert usual == 10
+    assert probe(_with_scans(MAX_SCANS - usual)).format == "JPEG"
+    with pytest.raises(BadImageError, match=f"at most {MAX_SCANS} scans, got more") as refused:
+        probe(_with_scans(MAX_SCANS - usual + 1))
+    assert refused.value.code == "too_many_pixels"
+
+
+def test_a_jpeg_whose_scans_together_have_too_many_pixels_is_refused() -> None:
+    def of_size(side: int) -> bytes:
+        whole = bytearray(_jpeg(progressive=True))
+        frame = whole.index(b"\xff\xc2")
+        whole[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
+        return bytes(whole)
+
+    assert probe(of_size(2_500)).width == 2_500
+    with pytest.raises(BadImageError, match=r"pixels in all its scans, got 10 scans or more of 2600 x 2600") as refused:
+        probe(of_size(2_600))
+    assert refused.value.code == "too_many_pixels"
+
+
+@pytest.mark.skipif(not MANY_SCANS.is_file(), reason="needs the sample in ../shared/samples")
+def test_a_small_file_that_takes_seconds_to_decode_is_refused_at_once() -> None:
+    data = MANY_SCANS.read_bytes()
+    began = time.perf_counter()
+    with pytest.raises(BadImageError, match="in all its scans"):
+        probe(data)
+    assert time.perf_counter() - began < 1
+
+
+@pytest.mark.parametrize("place", [b"\xff\xda", b"\xff\xd9"], ids=["before the pixels", "after them"])
+def test_a_jpeg_of_two_frames_is_refused(place: bytes) -> None:
+    whole = _jpeg()
+    frame = whole.index(b"\xff\xc0")
+    length = 2 + int.from_bytes(whole[frame + 2 : frame + 4], "big")
+    at = whole.rindex(place)
+    with pytest.raises(BadImageError, match="one frame, got a second"):
+        probe(whole[:at] + whole[frame : frame + length] + whole[at:])
+
+
+def test_what_looks_like_an_end_within_a_comment_between_scans_is_none() -> None:
+    whole = _jpeg(progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    comment = b"\xff\xfe" + struct.pack(">H", 6) + b"\xff\xd9\xff\xd9"
+    assert probe(whole[:last] + comment + whole[last:]).format == "JPEG"
+    with pytest.raises(BadImageError, match="cut off"):
+        probe(whole[:last] + comment)
+
+
+def test_a_jpeg_of_too_many_segments_is_refused() -> None:
+    with pytest.raises(BadImageError, match="at most 2000 segments"):
+        probe(_jpeg()[:2] + b"\xff\xfe\0\2" * 2_000 + _jpeg()[2:])
+
+
+@pytest.mark.parametrize("filling", [b"\xff\x00", b"\xff\xd0", b"\xff", b"\x55"], ids=bytes.hex)
+def test_the_largest_jpeg_is_walked_through_at_once_whatever_its_pixels(filling: bytes) -> None:
+    whole = _jpeg()
+    large = whole[:-2] + filling * ((MAX_BYTES - len(whole)) // len(filling)) + whole[-2:]
+    began = time.perf_counter()
+    assert probe(large).format == "JPEG"
+    assert time.perf_counter() - began < 1
+
+
+def _png_with(chunks: bytes) -> bytes:
+    return _png()[:33] + chunks + _png()[33:]
+
+
+def test_a_png_of_too_many_chunks_is_refused() -> None:
+    usual = _png()
+    assert probe(_png_with(_chunk(b"abCd", b"") * (MAX_CHUNKS - 3))) == probe(usual)
+    for many in (MAX_CHUNKS - 2, 100_000):
+        with pytest.raises(BadImageError, match=f"at most {MAX_CHUNKS} chunks, got more"):
+            probe(_png_with(_chunk(b"abCd", b"") * many))
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf"])
+def test_a_png_of_too_much_text_and_profiles_is_refused(kind: bytes) -> None:
+    assert probe(_png_with(_chunk(kind, b"x\0") * MAX_METADATA_CHUNKS)).format == "PNG"
+    assert probe(_png_with(_chunk(kind, bytes(1024 * 1024)))).format == "PNG"
+    for many in (_chunk(kind, b"x\0") * (MAX_METADATA_CHUNKS + 1), _chunk(kind, bytes(600_000)) * 2):
+        with pytest.raises(BadImageError, match="bytes of text and profiles, got "):
+            probe(_png_with(many))
 
 
 def test_bytes_after_the_end_of_a_picture_harm_nobody() -> None:

@@ -11,7 +11,6 @@ from fabwafer.messages.bodies import (
     UNKNOWN_MODEL,
     Image,
     ImageMetadata,
-    decoded_base64,
     read_device_prediction,
     read_image,
     read_stored_prediction,
@@ -174,10 +173,11 @@ def test_an_image_message_holds_the_file_that_was_sent() -> None:
     assert (read.data, read.metadata.timestamp, read.metadata.lot) == (b"\x89PNG", 1554134552000, "L7")
 
 
-@pytest.mark.parametrize("text", ["not base64!", "QUJ", "Ü"])
-def test_bad_base64_is_refused(text: str) -> None:
-    with pytest.raises(MessageRefusedError, match="base64"):
-        decoded_base64(text)
+@pytest.mark.parametrize("text", ["not base64!", "QUJDR", "Ü"])
+def test_bad_base64_is_refused_by_the_name_of_its_field(text: str) -> None:
+    with pytest.raises(MessageRefusedError, match=r"^field 'bytes': expected base64 of an image file, got ") as refused:
+        read_image(IMAGE_TOPIC, prediction(bytes=text))
+    assert refused.value.code == "base64"
 
 
 @pytest.mark.parametrize("sent", [..., None, 7, ["QUJD"]])
