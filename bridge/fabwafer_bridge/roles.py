@@ -48,7 +48,8 @@ async def start_shadow(runtime: Runtime) -> None:
         return
     candidate = Candidate(await runtime.http(), url, trial)
     puller = await runtime.pull(ConsumerName.SHADOW, window=64)
-    runtime.consume(Shadow(puller, runtime.publisher, candidate, trial))
+    # Not among the consumers that make the bridge unready: a trial must not hold production up.
+    runtime.start(Shadow(puller, runtime.publisher, candidate, trial).run())
 
 
 async def start_record(runtime: Runtime) -> None:
