@@ -159,12 +159,7 @@ def test_what_a_device_sends_of_the_model_servers_fields_is_only_extra(records: 
         b'"lot": "a\\u0000b"',
         b'"model": "a\\u0000b"',
         b'"note": "a\\u0000b"',
-        b'"note": "\\ud800"',
-        b'"note": NaN',
-        b'"note": [1e999, -Infinity]',
         b'"note": 123456789012345678901234567890',
-        b'"probabilities": {"Loc": NaN}',
-        b'"embedding": [NaN, 1e999]',
     ],
 )
 def test_whatever_passes_for_a_message_can_be_stored(records: Records, more: bytes) -> None:
