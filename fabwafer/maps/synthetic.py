@@ -136,11 +136,11 @@ _PATTERNS: Final[dict[str, Callable[[_Wafer, Generator], _Chances]]] = {
 
 
 def make(rng: Generator, label: str, rows: int, columns: int, *, outside: bool = True) -> NDArray[np.uint8]:
-    """Make one wafer map.
+    """Make one wafer map; see `make_marked`.
 
     Args:
         rng: Decides everything that is left to chance.
-        label: One of the nine classes, or a mixed pattern: several of `MIXABLE` joined by `+`, as `Center+Scratch`.
+        label: As for `make_marked`.
         rows: Dies from top to bottom, 3 to 300.
         columns: Dies from left to right, 3 to 300.
         outside: Whether dies outside the wafer are told apart; without, they look passed, as on drawings with two
@@ -148,6 +148,25 @@ def make(rng: Generator, label: str, rows: int, columns: int, *, outside: bool =
 
     Returns:
         The die grid, uint8 [rows, columns]: 0 outside, 1 passed, 2 failed.
+    """
+    grid, _ = make_marked(rng, label, rows, columns)
+    if not outside:
+        grid[grid == OUTSIDE] = PASSED
+    return grid
+
+
+def make_marked(rng: Generator, label: str, rows: int, columns: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Make one wafer map, and mark the dies that its pattern made fail.
+
+    Args:
+        rng: Decides everything that is left to chance.
+        label: One of the nine classes, or a mixed pattern: several of `MIXABLE` joined by `+`, as `Center+Scratch`.
+        rows: Dies from top to bottom, 3 to 300.
+        columns: Dies from left to right, 3 to 300.
+
+    Returns:
+        The die grid, uint8 [rows, columns]: 0 outside, 1 passed, 2 failed; and which of the failed dies would have
+        passed without the pattern, bool [rows, columns].
 
     Raises:
         ValueError: The label or the size is not one of these.
@@ -160,13 +179,14 @@ def make(rng: Generator, label: str, rows: int, columns: int, *, outside: bool =
     if not (3 <= rows <= LARGEST_SIDE and 3 <= columns <= LARGEST_SIDE):
         raise ValueError(f"expected 3 to {LARGEST_SIDE} dies a side, got {rows} x {columns}")
     wafer = _Wafer(rows, columns)
-    passes = np.full(wafer.radius.shape, 1 - rng.uniform(0.005, 0.15))  # single dies fail on every wafer
+    alone = 1 - rng.uniform(0.005, 0.15)  # single dies fail on every wafer
+    passes = np.full(wafer.radius.shape, alone)
     for part in parts:
         passes *= 1 - _PATTERNS[part](wafer, rng)
-    failed = rng.random(wafer.radius.shape) >= passes
-    grid = np.where(failed, np.uint8(FAILED), np.uint8(PASSED))
-    grid[~wafer.inside] = OUTSIDE if outside else PASSED
-    return grid
+    luck = rng.random(wafer.radius.shape)
+    grid = np.where(luck >= passes, np.uint8(FAILED), np.uint8(PASSED))
+    grid[~wafer.inside] = OUTSIDE
+    return grid, (grid == FAILED) & (luck < alone)
 
 
 def sample(seed: int, n: int) -> list[tuple[str, NDArray[np.uint8]]]:
