@@ -14,13 +14,21 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from benchmarks.training.maps import Maps, Results, arguments, figures, fit, probabilities, read_maps
 from fabwafer.maps.scaling import CHANNELS
 from fabwafer_training.augment import as_inputs
 from fabwafer_training.epochs import even_weights
-from fabwafer_training.network import Block, PooledNet, Shape, WaferNet, parameters, residual_stages
+from fabwafer_training.network import (
+    Block,
+    Excitation,
+    PooledNet,
+    Shape,
+    WaferNet,
+    convolution,
+    parameters,
+    residual_stages,
+)
 from fabwafer_training.quantise import export, quantise
 from fabwafer_training.train import Settings
 
@@ -32,16 +40,9 @@ WIDTHS = (32, 64, 128, 256)
 """Of the shipped model."""
 
 
-def _convolution(channels_in: int, channels_out: int, size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    return [
-        nn.Conv2d(channels_in, channels_out, size, stride, size // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(channels_out),
-    ]
-
-
 def resnet18() -> PooledNet:
     """ResNet-18 (He et al., CVPR 2016) with its own stem: a quarter of the side before the first stage."""
-    stem = nn.Sequential(*_convolution(CHANNELS, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
+    stem = nn.Sequential(*convolution(CHANNELS, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
     return started_as_identity(PooledNet(stem, residual_stages(64, Shape((64, 128, 256, 512), 2)), 512, CLASSES))
 
 
@@ -51,25 +52,10 @@ def vgg() -> PooledNet:
     before = CHANNELS
     for width in (24, 48, 96, 192):
         for channels in (before, width):
-            layers += [*_convolution(channels, width, 3), nn.ReLU(inplace=True)]
+            layers += [*convolution(channels, width, 3), nn.ReLU(inplace=True)]
         layers.append(nn.MaxPool2d(2))
         before = width
     return PooledNet(nn.Sequential(*layers[:3]), nn.Sequential(*layers[3:-1]), before, CLASSES)
-
-
-class _Excitation(nn.Module):
-    """Squeeze and excitation (Hu et al., CVPR 2018): weighs each channel by what the means of all of them say."""
-
-    def __init__(self, channels: int, inner: int, activation: type[nn.Module]) -> None:
-        super().__init__()
-        self.weigh = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, inner, 1), activation(), nn.Conv2d(inner, channels, 1)
-        )
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Map [n, channels, h, w] to as many of the same shape."""
-        out: Tensor = maps * self.weigh(maps).sigmoid()
-        return out
 
 
 class _Inverted(nn.Module):
@@ -78,10 +64,10 @@ class _Inverted(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int = 4) -> None:
         super().__init__()
         inner = channels_in * expansion
-        self.widen = nn.Sequential(*_convolution(channels_in, inner, 1), nn.SiLU(inplace=True))
-        self.spread = nn.Sequential(*_convolution(inner, inner, 3, stride, groups=inner), nn.SiLU(inplace=True))
-        self.excite = _Excitation(inner, channels_in // 4, nn.SiLU)
-        self.narrow = nn.Sequential(*_convolution(inner, channels_out, 1))
+        self.widen = nn.Sequential(*convolution(channels_in, inner, 1), nn.SiLU(inplace=True))
+        self.spread = nn.Sequential(*convolution(inner, inner, 3, stride, groups=inner), nn.SiLU(inplace=True))
+        self.excite = Excitation(inner, channels_in // 4, nn.SiLU)
+        self.narrow = nn.Sequential(*convolution(inner, channels_out, 1))
         self.adds = stride == 1 and channels_in == channels_out
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -92,7 +78,7 @@ class _Inverted(nn.Module):
 
 def efficientnet() -> PooledNet:
     """Inverted bottlenecks in the manner of EfficientNet, about as many parameters as the small residual net."""
-    stem = nn.Sequential(*_convolution(CHANNELS, 24, 3, 2), nn.SiLU(inplace=True))
+    stem = nn.Sequential(*convolution(CHANNELS, 24, 3, 2), nn.SiLU(inplace=True))
     blocks: list[nn.Module] = []
     before = 24
     for width, count, stride in ((24, 1, 1), (40, 2, 2), (80, 3, 2), (112, 2, 1)):
@@ -110,43 +96,11 @@ def started_as_identity(network: PooledNet) -> PooledNet:
     return network
 
 
-class _Excited(nn.Module):
-    """A residual block with squeeze and excitation; the way around averages before its 1x1 convolution."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(
-            *_convolution(channels_in, channels_out, 3, stride),
-            nn.ReLU(inplace=True),
-            *_convolution(channels_out, channels_out, 3),
-            _Excitation(channels_out, channels_out // 4, nn.ReLU),
-        )
-        self.around: nn.Module = nn.Identity()
-        if stride != 1 or channels_in != channels_out:
-            self.around = nn.Sequential(nn.AvgPool2d(stride), *_convolution(channels_in, channels_out, 1))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Map [n, channels_in, h, w] to [n, channels_out, h / stride, w / stride]."""
-        return functional.relu(self.inner(maps) + self.around(maps))
-
-
-def excited() -> PooledNet:
-    """Return the shipped shape with squeeze and excitation in each block."""
-    stem = nn.Sequential(*_convolution(CHANNELS, WIDTHS[0], 5, 2), nn.ReLU(inplace=True))
-    blocks: list[nn.Module] = []
-    before = WIDTHS[0]
-    for width in WIDTHS:
-        for stride in (1 if width == before else 2, 1):
-            blocks.append(_Excited(before, width, stride))
-            before = width
-    return PooledNet(stem, nn.Sequential(*blocks), before, CLASSES)
-
-
 NETWORKS: dict[str, Callable[[], PooledNet]] = {
     SMALL: lambda: started_as_identity(WaferNet(CLASSES, Shape())),
     "small residual, four stages": lambda: started_as_identity(WaferNet(CLASSES, Shape(WIDTHS))),
     "the same, blocks not started as the identity": lambda: WaferNet(CLASSES, Shape(WIDTHS)),
-    "the same, with squeeze and excitation": excited,
+    "the same, with squeeze and excitation": lambda: WaferNet(CLASSES, Shape(WIDTHS, excitation=True)),
     "ResNet-18": resnet18,
     "VGG style": vgg,
     "EfficientNet style": efficientnet,

@@ -11,7 +11,8 @@ from fabwafer.maps.grid import EIGHT_NEIGHBOURS, FAILED, OUTSIDE, PASSED, boundi
 Grid = NDArray[np.uint8]
 
 UNKNOWN_PITCH = 0.0  # the pitch of a drawing whose lattice was not found: each pixel is read as a die
-_LEAST_DIES = 8
+LEAST_DIES = 8
+"""Dies along a side of the smallest wafer that is read."""
 
 
 class NotAWaferMapError(FabwaferError):
@@ -39,9 +40,9 @@ def sized(grid: Grid) -> Grid:
     Raises:
         NotAWaferMapError: it has too few or too many.
     """
-    if min(grid.shape) < _LEAST_DIES or max(grid.shape) > lattice.MOST_DIES:
+    if min(grid.shape) < LEAST_DIES or max(grid.shape) > lattice.MOST_DIES:
         raise NotAWaferMapError(
-            f"expected a wafer map of {_LEAST_DIES} to {lattice.MOST_DIES} dies a side, got {grid.shape[0]} x "
+            f"expected a wafer map of {LEAST_DIES} to {lattice.MOST_DIES} dies a side, got {grid.shape[0]} x "
             f"{grid.shape[1]}"
         )
     return grid

@@ -33,7 +33,7 @@ def scale(grid: NDArray[np.uint8], size: int = INPUT_SIZE) -> NDArray[np.float32
     if box is None:
         return out
     height, width = inside[box].shape
-    down, across = _overlaps(height, size), _overlaps(width, size).T
+    down, across = overlaps(height, size), overlaps(width, size).T
     covered = down @ inside[box].astype(np.float32) @ across
     failed = down @ (grid[box] == FAILED).astype(np.float32) @ across
     np.divide(failed, covered, out=out[0], where=covered > 0)
@@ -43,7 +43,7 @@ def scale(grid: NDArray[np.uint8], size: int = INPUT_SIZE) -> NDArray[np.float32
 
 
 @lru_cache(maxsize=512)
-def _overlaps(dies: int, size: int) -> NDArray[np.float32]:
+def overlaps(dies: int, size: int) -> NDArray[np.float32]:
     """Return the share of each of `size` cells that each of `dies` dies covers along one axis, float32 [size, dies].
 
     Lengths are whole numbers (a die is `size` long, a cell `dies`), so that no rounding makes a cell touch the

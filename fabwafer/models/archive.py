@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from fabwafer.messages.inference import MODEL_NAME
-from fabwafer.models.card import CARD_NAME, read_card, read_verified
+from fabwafer.models.card import CARD_NAME, read_card, read_checked, read_verified
 from fabwafer.service.files import replace_file
 
 ARCHIVE_NAME: Final = f"{MODEL_NAME}.mar"
@@ -55,6 +55,8 @@ def build(model: Path, path: Path) -> Archive:
     }
     for variant, file in card.files.items():
         content[file.name] = read_verified(model, card, variant)
+    if card.likeness is not None:
+        content[card.likeness.name] = read_checked(model, card.likeness)
     # The archiver's own packing uses a folder in the shared temporary directory that is named after the model, where
     # two of them at a time overwrite each other's files; so only its manifest is used.
     manifest = json.loads(

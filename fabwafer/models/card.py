@@ -61,6 +61,10 @@ class ModelCard(_Part):
         weights: The weights that retraining starts from; serving never reads them.
         temperature: The logits are divided by it before the softmax, which calibrates the probabilities.
         thresholds: For each class, the probability below which a prediction of it goes to review.
+        patterns: For each class, the probability from which the wafer is said to show it, beside or without others;
+            None where the network does not tell several patterns apart.
+        likeness: What the embeddings of the training maps look like; see `fabwafer.models.likeness`.
+        unlike_distance: The distance to the nearest class beyond which a map is unlike all of them.
         review_error_rate: The error rate that the thresholds were chosen for.
         metrics: Figures on held-out maps, named as in `fabwafer evaluate --json`, and how they were measured.
     """
@@ -74,6 +78,9 @@ class ModelCard(_Part):
     embedding_size: int = Field(gt=0)
     files: dict[Variant, ModelFile]
     weights: ModelFile | None = None
+    likeness: ModelFile | None = None
+    unlike_distance: float | None = Field(default=None, gt=0)
+    patterns: dict[str, float] | None = None
     temperature: float = Field(gt=0)
     thresholds: dict[str, float]
     review_error_rate: float = Field(ge=0, le=1)
@@ -90,6 +97,10 @@ class ModelCard(_Part):
             raise ValueError("classes must differ from each other")
         if set(self.thresholds) != set(self.classes):
             raise ValueError("thresholds must name exactly the classes")
+        if self.patterns is not None and set(self.patterns) != set(self.classes):
+            raise ValueError("patterns must name exactly the classes")
+        if (self.likeness is None) != (self.unlike_distance is None):
+            raise ValueError("likeness and unlike_distance come together")
         return self
 
     @property
@@ -102,8 +113,8 @@ class ModelCard(_Part):
 
     @property
     def entries(self) -> list[ModelFile]:
-        """The files of all variants, and the weights where there are any."""
-        return [*self.files.values(), *([self.weights] if self.weights else [])]
+        """The files of all variants, and the others that there are."""
+        return [*self.files.values(), *(file for file in (self.weights, self.likeness) if file is not None)]
 
 
 def read_card(directory: Path) -> ModelCard:

@@ -10,17 +10,21 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fabwafer.defects import NOT_A_WAFER
+from fabwafer.defects import NONE, NOT_A_WAFER
 from fabwafer.maps.counts import MapCounts
 from fabwafer.maps.grid import OUTSIDE, bounding_box, count
 from fabwafer.maps.image_file import BadImageError
 from fabwafer.maps.plausibility import NotAWaferMapError
 from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE, scale
 from fabwafer.maps.wafermap import decode
-from fabwafer.models.card import ModelRefusedError, Variant, read_card, read_verified
+from fabwafer.models.card import ModelCard, ModelRefusedError, Variant, read_card, read_checked, read_verified
+from fabwafer.models.likeness import Likeness
 
 OUTPUTS: Final = ("logits", "embedding", "activations")
 """The outputs of a model file: logits [n, classes], embedding [n, d], class activation maps [n, classes, h, w]."""
+
+PATTERNS: Final = "patterns"
+"""A further output of models that tell several patterns on a wafer apart: a logit of each, [n, classes]."""
 
 _LARGEST_PASS: Final = 64
 """Largest number of maps in one pass of the network; more would only take memory."""
@@ -38,6 +42,9 @@ class Classification:
         review: Whether a person should look: the probability is below the class's threshold, or it is no wafer map.
         error: Empty, or one sentence on why the image could not be read or is no wafer map.
         embedding: The network's description of the map, float32 [d]; zeros where there is no class.
+        patterns: Each pattern that the wafer shows, with its probability, the most probable first: several on one of
+            mixed patterns. Empty where it shows none; None where the model does not tell them apart.
+        unlike: Whether the map is unlike all that the model was trained on.
         map: Dies and failed regions of the map, None where there is none.
         heatmap: The class activation map of the class over the die grid, float32 [rows, columns] in the logit's unit
             (positive: in favour of the class), 0 outside the wafer; None unless asked for.
@@ -50,6 +57,8 @@ class Classification:
     review: bool
     error: str
     embedding: NDArray[np.float32]
+    patterns: dict[str, float] | None
+    unlike: bool
     map: MapCounts | None
     heatmap: NDArray[np.float32] | None
 
@@ -84,13 +93,15 @@ class Classifier:
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise ModelRefusedError(f"ONNX Runtime cannot load {self.card.files[variant].name}: {error}") from None
         found = [(output.name, output.shape) for output in self._session.get_outputs()]
-        if tuple(name for name, _ in found) != OUTPUTS or found[0][1][1] != len(self.card.classes):
+        self._outputs = [*OUTPUTS, *([PATTERNS] if self.card.patterns is not None else [])]
+        if [name for name, _ in found] != self._outputs or found[0][1][1] != len(self.card.classes):
             raise ModelRefusedError(
-                f"expected the outputs {', '.join(OUTPUTS)} for {len(self.card.classes)} classes, the model file has "
+                f"expected the outputs {', '.join(self._outputs)} for {len(self.card.classes)} classes, found "
                 f"{', '.join(f'{name} {shape}' for name, shape in found)}"
             )
         self._input = self._session.get_inputs()[0].name
         self._thresholds = [self.card.thresholds[name] for name in self.card.classes]
+        self._likeness = _likeness(directory, self.card)
 
     def classify(self, images: Sequence[bytes], *, heatmap: bool = False) -> list[Classification]:
         """Return a classification for each image file (PNG or JPEG), in order. A bad one never fails the others.
@@ -125,8 +136,9 @@ class Classifier:
         for start in range(0, len(grids), _LARGEST_PASS):
             part = grids[start : start + _LARGEST_PASS]
             inputs = np.stack([scale(grid) for grid in part])
-            logits, embeddings, activations = self._session.run(list(OUTPUTS), {self._input: inputs})
-            probabilities = self._calibrated(logits)
+            outputs = dict(zip(self._outputs, self._session.run(self._outputs, {self._input: inputs}), strict=True))
+            probabilities = self._calibrated(outputs["logits"])
+            unlike = self._unlike(outputs["embedding"])
             for row, grid in enumerate(part):
                 best = int(probabilities[row].argmax())
                 probability = float(probabilities[row, best])
@@ -136,11 +148,13 @@ class Classifier:
                         probability=probability,
                         probabilities=probabilities[row],
                         wafer=True,
-                        review=probability < self._thresholds[best],
+                        review=probability < self._thresholds[best] or bool(unlike[row]),
                         error="",
-                        embedding=embeddings[row],
+                        embedding=outputs["embedding"][row],
+                        patterns=self._patterns(outputs[PATTERNS][row]) if PATTERNS in outputs else None,
+                        unlike=bool(unlike[row]),
                         map=count(grid),
-                        heatmap=_over_dies(activations[row, best], grid) if heatmap else None,
+                        heatmap=_over_dies(outputs["activations"][row, best], grid) if heatmap else None,
                     )
                 )
         return answers
@@ -151,6 +165,18 @@ class Classifier:
         probabilities: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
         return probabilities.astype(np.float32)
 
+    def _unlike(self, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+        if self._likeness is None or self.card.unlike_distance is None:
+            return np.zeros(len(embeddings), dtype=bool)
+        far: NDArray[np.bool_] = self._likeness.distances(embeddings) > self.card.unlike_distance
+        return far
+
+    def _patterns(self, logits: NDArray[np.float32]) -> dict[str, float]:
+        thresholds = self.card.patterns or {}
+        probabilities = dict(zip(self.card.classes, (1 / (1 + np.exp(-logits))).tolist(), strict=True))
+        shown = [name for name in self.card.classes if name != NONE and probabilities[name] >= thresholds[name]]
+        return {name: probabilities[name] for name in sorted(shown, key=probabilities.__getitem__, reverse=True)}
+
     def _without_class(self, label: str, error: str) -> Classification:
         return Classification(
             label=label,
@@ -160,9 +186,26 @@ class Classifier:
             review=True,
             error=error,
             embedding=np.zeros(self.card.embedding_size, np.float32),
+            patterns=None,
+            unlike=False,
             map=None,
             heatmap=None,
         )
+
+
+def _likeness(directory: Path, card: ModelCard) -> Likeness | None:
+    if card.likeness is None:
+        return None
+    try:
+        found = Likeness.read(read_checked(directory, card.likeness))
+    except ValueError as error:
+        raise ModelRefusedError(f"the model file {directory / card.likeness.name}: {error}") from None
+    if found.centres.shape != (len(card.classes), card.embedding_size):
+        raise ModelRefusedError(
+            f"{card.likeness.name}: expected {len(card.classes)} classes of {card.embedding_size} numbers, "
+            f"found {found.centres.shape}"
+        )
+    return found
 
 
 def _providers(variant: Variant) -> list[str]:

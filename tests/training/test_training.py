@@ -1,5 +1,6 @@
 """Training: honest splits, the same result for the same seed, and a card that says what was measured."""
 
+import itertools
 import json
 import platform
 import re
@@ -21,25 +22,27 @@ from sklearn import metrics as reference
 from typer.testing import CliRunner
 
 from fabwafer.defects import SHIPPED_CLASSES
+from fabwafer.maps.grid import FAILED, OUTSIDE, PASSED
 from fabwafer.maps.scaling import scale
-from fabwafer.maps.synthetic import sample
+from fabwafer.maps.synthetic import make, sample
 from fabwafer.models.card import ModelRefusedError, read_card, verify
 from fabwafer.models.classifier import Classifier
 from fabwafer.models.shipped import default_model
 from fabwafer_training import calibrate
-from fabwafer_training.augment import DRAWINGS, as_inputs, draw_all, draw_many, turn
+from fabwafer_training.augment import DRAWINGS, as_inputs, draw_all, draw_many, resampled, turn
 from fabwafer_training.commands.evaluate import app as evaluate_app
 from fabwafer_training.commands.train import app as train_app
 from fabwafer_training.dataset import Dataset
 from fabwafer_training.epochs import Draws, even_weights
 from fabwafer_training.metrics import alert_threshold, measure, natural_weights, risk_coverage
+from fabwafer_training.mixing import mix
 from fabwafer_training.network import Exported, Shape, WaferNet
 from fabwafer_training.readers import read
 from fabwafer_training.readers.npz import write_npz
 from fabwafer_training.report import evaluate
-from fabwafer_training.soft_targets import ask_teachers, distil, smooth_labels
+from fabwafer_training.soft_targets import ask_teachers, distil, smooth_labels, with_patterns
 from fabwafer_training.splits import clean, grouped_folds, held_out_from_training
-from fabwafer_training.train import Epoch, Settings, precision, train
+from fabwafer_training.train import Epoch, Settings, loss_of, precision, train
 from tests.support import wm811k
 
 TINY = Settings(shape=Shape((8, 16), 1), epochs=3, maps_per_epoch=96, batch=32, seed=3)
@@ -185,30 +188,125 @@ def test_the_first_drawing_is_what_the_server_feeds_the_network() -> None:
     assert (drawn[3, 2] == 255).all()
 
 
-def test_turning_keeps_what_is_on_the_wafer() -> None:
-    maps = torch.from_numpy(np.stack([scale(grid) for _, grid in sample(0, 36)]))
-    flat = torch.zeros(36, dtype=torch.bool)
-    flat[::2] = True
-    maps[flat, 2] = 1
-    before = maps.clone()
+def test_a_map_is_turned_into_each_of_its_eight_positions() -> None:
+    grid = np.ones((40, 40), dtype=np.uint8)
+    grid[3:6, 4:15] = FAILED
+    one = torch.from_numpy(scale(grid))
+    how = torch.tensor(list(itertools.product([False, True], repeat=3)))
+    turned = turn(one.expand(8, -1, -1, -1), how)
+    wanted = [side.rot90(quarter, (-2, -1)) for side in (one, one.flip(-1)) for quarter in range(4)]
+    assert {part.numpy().tobytes() for part in turned} == {part.contiguous().numpy().tobytes() for part in wanted}
+
+
+@pytest.mark.parametrize("side", [20, 40, 150, 300])
+def test_a_resampled_map_keeps_its_yield(side: int) -> None:
+    rng = np.random.default_rng(0)
+    grid = make(rng, "Near-full", 40, 36)
+    other = resampled(grid, side, rng)
+    assert other.shape == (side, round(36 * side / 40))
+    before, after = ((one == FAILED).sum() / (one != OUTSIDE).sum() for one in (grid, other))
+    assert abs(after - before) < 0.03
+
+
+def test_a_resampled_map_keeps_its_pattern_but_not_half_of_its_dies() -> None:
+    grid = make(np.random.default_rng(0), "none", 60, 60)
+    grid[grid == FAILED] = PASSED
+    grid[20:30, 30:42] = FAILED
+    small = resampled(grid, 10, np.random.default_rng(1))
+    assert small.shape == (30, 30)
+    rows, columns = np.nonzero(small == FAILED)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 14, 15, 20)
+
+
+def test_dies_that_failed_alone_stay_small_where_dies_are_smaller() -> None:
+    grid = make(np.random.default_rng(0), "none", 30, 30)
+    grid[grid == FAILED] = PASSED
+    grid[5:25:5, 15] = FAILED
+    large = resampled(grid, 300, np.random.default_rng(0))
+    assert 0 < (large == FAILED).sum() < 15
+
+
+# Mixed patterns
+
+
+def test_mixed_maps_show_the_failed_dies_of_all_their_patterns() -> None:
+    rng = np.random.default_rng(0)
+    labels = ["Center", "Edge-Ring", "Scratch", "none"] * 3
+    data = Dataset("test", [make(rng, label, 30, 30) for label in labels], np.array(labels), np.array(["lot"] * 12))
+    mixed = mix(data, SHIPPED_CLASSES, 40, 0)
+    assert len(mixed.grids) == 40
+    assert set(mixed.patterns.sum(axis=1).tolist()) == {2, 3}
+    named = {name for number, name in enumerate(SHIPPED_CLASSES) if mixed.patterns[:, number].any()}
+    assert named == {"Center", "Edge-Ring", "Scratch"}
+    for grid, shown in zip(mixed.grids, mixed.patterns.tolist(), strict=True):
+        names = [name for name, one in zip(SHIPPED_CLASSES, shown, strict=True) if one]
+        under = [
+            label
+            for single, label in zip(data.grids, labels, strict=True)
+            if ((grid == FAILED) >= (single == FAILED)).all()
+        ]
+        assert set(under) & set(names)
+    again = mix(data, SHIPPED_CLASSES, 40, 0)
+    assert all((one == other).all() for one, other in zip(mixed.grids, again.grids, strict=True))
+
+
+def test_patterns_that_hide_each_other_are_not_mixed() -> None:
+    rng = np.random.default_rng(0)
+    labels = ["Center", "Donut", "Edge-Loc", "Edge-Ring"] * 2
+    data = Dataset("test", [make(rng, label, 30, 30) for label in labels], np.array(labels), np.array(["lot"] * 8))
+    shown = mix(data, SHIPPED_CLASSES, 60, 0).patterns
+    for pair in (("Center", "Donut"), ("Edge-Loc", "Edge-Ring")):
+        assert not shown[:, [SHIPPED_CLASSES.index(name) for name in pair]].all(axis=1).any()
+
+
+def test_maps_without_a_common_die_grid_are_not_mixed() -> None:
+    rng = np.random.default_rng(0)
+    grids = [make(rng, "Center", 30, 30), make(rng, "Scratch", 31, 30)]
+    mixed = mix(Dataset("test", grids, np.array(["Center", "Scratch"]), np.array(["a", "b"])), SHIPPED_CLASSES, 5, 0)
+    assert mixed.grids == []
+    assert mixed.patterns.shape == (0, 9)
+
+
+def test_a_mixed_map_teaches_its_patterns_and_no_one_class() -> None:
     torch.manual_seed(0)
-    turned = turn(maps, flat)
-    assert turned.shape == before.shape
-    assert (turned[flat, 2] == 1).all()
-    assert not torch.equal(turned, before)
-    failed = turned[:, 0].sum(dim=(1, 2)) / before[:, 0].sum(dim=(1, 2))
-    assert ((failed > 0.85) & (failed < 1.1)).all()
+    network = WaferNet(4, Shape((8, 16, 16), 1, excitation=True, pyramid=True, patterns=True)).eval()
+    maps = torch.rand(2, 3, 64, 64)
+    targets = with_patterns(np.array([[0.9, 0.1, 0, 0]], dtype=np.float32), np.array([[False, True, True, False]]))
+    assert targets.tolist() == [pytest.approx([0.9, 0.1, 0, 0, 1, 0, 0, 0]), [0, 0, 0, 0, 0, 1, 1, 0]]
+    torch.autograd.backward(loss_of(network, maps, torch.from_numpy(targets)))
+    both = network.head.weight.grad
+    network.zero_grad()
+    torch.autograd.backward(loss_of(network, maps[:1], torch.from_numpy(targets[:1])))
+    assert both is not None
+    assert network.head.weight.grad is not None
+    torch.testing.assert_close(both, network.head.weight.grad / 2)
+
+
+def test_each_pattern_has_the_threshold_of_its_best_f1() -> None:
+    probabilities = np.linspace(0, 1, 200, dtype=np.float32)[:, None].repeat(2, axis=1)
+    shown = np.stack([probabilities[:, 0] > 0.7, np.zeros(200, dtype=bool)], axis=1)
+    thresholds = calibrate.fit_pattern_thresholds(probabilities, shown)
+    assert thresholds == pytest.approx([0.7, 0.5], abs=0.03)
 
 
 # The network
 
 
-def test_the_activation_maps_explain_the_logits_exactly() -> None:
+@pytest.mark.parametrize(
+    ("shape", "cells"),
+    [
+        (Shape((8, 16), 1), 16),
+        (Shape((8, 16, 16, 16), 1), 4),
+        (Shape((8, 16, 16, 16), 1, excitation=True, pyramid=True), 16),
+    ],
+)
+def test_the_activation_maps_explain_the_logits_exactly(shape: Shape, cells: int) -> None:
     torch.manual_seed(0)
-    network = WaferNet(5, Shape((8, 16), 1)).eval()
+    network = WaferNet(5, shape).eval()
     maps = torch.rand(4, 3, 64, 64)
     with torch.no_grad():
         logits, embedding, activations = Exported(network)(maps)
+        assert activations.shape == (4, 5, cells, cells)
         torch.testing.assert_close(logits, network(maps))
         torch.testing.assert_close(activations.mean(dim=(2, 3)) + network.head.bias, logits)
     assert embedding.shape == (4, 16)
@@ -350,7 +448,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_by_command_leaves_a_complete_model_and_nothing_else(trained: Path) -> None:
     card = read_card(trained)
     verify(trained, card)
-    assert {path.name for path in trained.iterdir()} == {"card.json", "model.onnx", "model-int8.onnx", "weights.npz"}
+    assert {path.name for path in trained.iterdir()} == {
+        "card.json",
+        "likeness.npz",
+        "model.onnx",
+        "model-int8.onnx",
+        "weights.npz",
+    }
     assert (card.version, card.description, card.classes) == ("test-1", "A test.", list(SHIPPED_CLASSES))
     assert sum(card.training_data.counts.values()) + card.metrics["maps"] == 360
     assert card.metrics["macro_f1"] > 0.3, "nine classes by chance would be a ninth"

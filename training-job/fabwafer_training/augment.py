@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 from torch import Tensor
-from torch.nn import functional
 
-from fabwafer.maps.grid import FAILED, PASSED
-from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE, scale
+from fabwafer.maps.grid import FAILED, OUTSIDE, PASSED
+from fabwafer.maps.plausibility import LEAST_DIES
+from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE, overlaps, scale
 
-DRAWINGS: Final = ("native", "two-valued", "smoothed", "two-valued and smoothed")
+DRAWINGS: Final = ("native", "two-valued", "smoothed", "two-valued and smoothed", "resampled")
 """The ways of drawing that a network is trained on, in the order of `draw_all`."""
 
-DRAWING_SHARES: Final = (0.55, 0.15, 0.18, 0.12)
+DRAWING_SHARES: Final = (0.65, 0.1, 0.1, 0.07, 0.08)
 """How often training uses each. Most cameras send the native one; the others must not change the label."""
+
+OTHER_SIDES: Final = ((10, 22), (150, 300))
+"""Dies of the longer side of resampled maps: of wafers with larger dies than usual, and with smaller ones."""
 
 
 def without_outside(grid: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -33,12 +36,54 @@ def smoothed(grid: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uin
     return np.clip(np.rint(np.asarray(pixels, dtype=np.float32) / 127), 0, 2).astype(np.uint8)
 
 
+def resampled(grid: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return the pattern on a wafer of other dies, as another product would show it, with the same yield.
+
+    The yield must stay: it is what tells Random from Near-full. Of larger dies, those fail that cover the largest
+    shares of failed area. Smaller dies fail where they cover a failed one; but of a die that failed with
+    at most one neighbour, which no pattern made, about one fails.
+
+    Args:
+        grid: Dies, uint8 [rows, columns].
+        side: Dies of the longer side afterwards; not less than half of those before, or small patterns vanish.
+        rng: Decides between dies of equal shares.
+    """
+    side = max(side, -(-max(grid.shape) // 2))
+    rows, columns = (max(LEAST_DIES, round(dies * side / max(grid.shape))) for dies in grid.shape)
+    down, across = overlaps(grid.shape[0], rows), overlaps(grid.shape[1], columns).T
+    inside, failed = (grid != OUTSIDE).astype(np.float32), (grid == FAILED).astype(np.float32)
+    outside = down @ inside @ across < 0.5
+    if side > max(grid.shape):
+        padded = np.pad(failed, 1)
+        around = sum(padded[i : i + grid.shape[0], j : j + grid.shape[1]] for i in range(3) for j in range(3))
+        failed[(failed > 0) & (around <= 2)] = grid.size / (rows * columns)
+        fails = rng.random((rows, columns), dtype=np.float32) < down @ failed @ across
+    else:
+        shares = np.where(outside, 0, down @ failed @ across)
+        count = round(float(failed.sum() / max(1.0, inside.sum())) * int((~outside).sum()))
+        # By chance between equal shares: what is added is less than any difference of shares.
+        order = np.argsort(shares + rng.random((rows, columns)) * 1e-4, axis=None)
+        fails = np.zeros((rows, columns), dtype=bool)
+        fails.flat[order[order.size - count :]] = True
+        fails &= shares > 0
+    out = np.where(fails, np.uint8(FAILED), np.uint8(PASSED))
+    out[outside] = OUTSIDE
+    return out
+
+
+def _other_side(rng: np.random.Generator) -> int:
+    """Draw the longer side of a resampled map, in dies: half of the time 10 to 22, else 150 to 300."""
+    least, most = OTHER_SIDES[int(rng.random() < 0.5)]
+    return round(math.exp(rng.uniform(math.log(least), math.log(most))))
+
+
 def draw_all(grid: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Scale a map in each of the ways of drawing it.
 
     Args:
         grid: Dies, uint8 [rows, columns].
-        rng: Draws the size of the smoothed drawings: 224 x 224 half of the time, else 0.8 to 4 pixels a die.
+        rng: Draws the size of the smoothed drawings (224 x 224 half of the time, else 0.8 to 4 pixels a die) and of
+            the resampled one.
 
     Returns:
         The network's inputs times 255, uint8 [drawings, channels, size, size].
@@ -50,7 +95,8 @@ def draw_all(grid: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
         rows, columns = (min(512, max(16, round(side * factor))) for side in grid.shape)
     flat = without_outside(grid)
     two_valued_smoothed = without_outside(smoothed((flat == FAILED).astype(np.uint8) * np.uint8(2), rows, columns))
-    drawings = (grid, flat, smoothed(grid, rows, columns), two_valued_smoothed)
+    other = resampled(grid, _other_side(rng), rng)
+    drawings = (grid, flat, smoothed(grid, rows, columns), two_valued_smoothed, other)
     inputs = np.stack([scale(drawing) for drawing in drawings])
     return np.rint(inputs * 255).astype(np.uint8)
 
@@ -80,36 +126,30 @@ def draw_many(
     return sides[0], sides[1]
 
 
+def draw_natively(grids: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return the network's inputs of die grids times 255, uint8 [n, channels, size, size]."""
+    drawn = np.empty((len(grids), CHANNELS, INPUT_SIZE, INPUT_SIZE), dtype=np.uint8)
+    for row, grid in enumerate(grids):
+        drawn[row] = np.rint(scale(grid) * 255)
+    return drawn
+
+
 def as_inputs(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return network inputs, float32 in 0..1, from what `draw_all` stores."""
     return stored.astype(np.float32) / np.float32(255)
 
 
-def turn(maps: Tensor, flat: Tensor) -> Tensor:
-    """Turn and mirror maps by the symmetries of a wafer: half of them by quarter turns, the others by any angle.
+def turn(maps: Tensor, how: Tensor) -> Tensor:
+    """Bring maps into one of a wafer's eight positions: four turns, each seen from the front or mirrored.
 
     Args:
         maps: Network inputs, float [n, channels, size, size].
-        flat: Which of them were drawn with two values, bool [n]: all their cells are inside, turned or not.
+        how: Whether each map is mirrored from left to right, from top to bottom, and along its diagonal, bool [n, 3].
 
     Returns:
-        As many maps of the same shape. Drawn from torch's global generator.
+        As many maps of the same shape.
     """
-    count, device = len(maps), maps.device
-    mirrored = torch.rand(count, device=device) < 0.5
-    maps = torch.where(mirrored[:, None, None, None], maps.flip(-1), maps)
-    quarters = torch.randint(0, 4, (count,), device=device)
-    for quarter in range(1, 4):
-        rows = quarters == quarter
-        maps[rows] = maps[rows].rot90(quarter, (-2, -1))
-    chosen = torch.nonzero(torch.rand(count, device=device) < 0.5)[:, 0]
-    if len(chosen) == 0:
-        return maps
-    angles = torch.rand(len(chosen), device=device) * (math.pi / 2)
-    cosines, sines, zeros = torch.cos(angles), torch.sin(angles), torch.zeros_like(angles)
-    matrices = torch.stack([cosines, -sines, zeros, sines, cosines, zeros], dim=1).reshape(-1, 2, 3)
-    places = functional.affine_grid(matrices, [len(chosen), *maps.shape[1:]], align_corners=False)
-    turned = functional.grid_sample(maps[chosen], places, align_corners=False)
-    turned[:, 2] = torch.where(flat[chosen][:, None, None], 1.0, turned[:, 2])
-    maps[chosen] = turned
-    return maps
+    across, down, diagonal = (one[:, None, None, None] for one in how.unbind(1))
+    maps = torch.where(across, maps.flip(-1), maps)
+    maps = torch.where(down, maps.flip(-2), maps)
+    return torch.where(diagonal, maps.transpose(-1, -2), maps)

@@ -63,6 +63,25 @@ def fit_prior(
     return float(steps[int(smooth.argmax())])
 
 
+def fit_pattern_thresholds(probabilities: NDArray[np.float32], shown: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Find for each pattern the probability from which it is named, for the best F1 of that pattern.
+
+    Args:
+        probabilities: Of each pattern, on maps not trained on, [n, classes].
+        shown: Which of the patterns each map shows, [n, classes].
+
+    Returns:
+        The thresholds, [classes]; 0.5 for a pattern that no map shows.
+    """
+    steps = np.linspace(0.05, 0.95, 37)
+    named = probabilities[None] >= steps[:, None, None]
+    hits = (named & shown).sum(axis=1)
+    f1 = 2 * hits / np.maximum(1, named.sum(axis=1) + shown.sum(axis=0))
+    # The mean over neighbours, as in `fit_prior`.
+    smooth = np.stack([np.convolve(np.pad(one, 2, mode="edge"), np.ones(5) / 5, mode="valid") for one in f1.T])
+    return np.where(shown.any(axis=0), steps[smooth.argmax(axis=1)], 0.5)
+
+
 def fit_thresholds(
     probabilities: NDArray[np.float32], targets: NDArray[np.intp], classes: Sequence[str], error_rate: float
 ) -> dict[str, float]:

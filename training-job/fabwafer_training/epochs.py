@@ -15,8 +15,8 @@ from fabwafer_training.augment import DRAWING_SHARES
 Draw = tuple[int, int]
 """A map's row, and the number of its drawing."""
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Maps, float [n, channels, size, size]; which were drawn in two values, bool [n]; soft targets [n, classes]."""
+Batch = tuple[Tensor, Tensor]
+"""Maps, float [n, channels, size, size], and their targets [n, classes or 2 x classes]."""
 
 
 def even_weights(targets: NDArray[np.intp], evenness: float) -> NDArray[np.float64]:
@@ -61,8 +61,8 @@ class Draws(Sampler[Draw]):
 class _Maps(Dataset[Batch]):
     """Maps by row and drawing, a whole batch at a time."""
 
-    def __init__(self, inputs: NDArray[np.uint8], soft_targets: NDArray[np.float32]) -> None:
-        self._inputs, self._soft_targets = inputs, torch.from_numpy(soft_targets)
+    def __init__(self, inputs: NDArray[np.uint8], targets: NDArray[np.float32]) -> None:
+        self._inputs, self._targets = inputs, torch.from_numpy(targets)
 
     def __getitem__(self, draw: Draw) -> Batch:
         return self.__getitems__([draw])
@@ -70,7 +70,7 @@ class _Maps(Dataset[Batch]):
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
         rows, drawings = np.array(draws).T
         maps = torch.from_numpy(self._inputs[rows, drawings]).float() / 255
-        return maps, torch.from_numpy((drawings == 1) | (drawings == 3)), self._soft_targets[rows]
+        return maps, self._targets[rows]
 
 
 class Epochs(LightningDataModule):
@@ -78,7 +78,7 @@ class Epochs(LightningDataModule):
 
     Args:
         inputs: Maps in each drawing times 255, uint8 [n, drawings, channels, size, size].
-        soft_targets: What the network should say of each, [n, classes].
+        targets: What the network should answer to each, [n, classes or 2 x classes].
         weights: How likely each is drawn, [n].
         count: Maps in an epoch.
         batch: Maps in a step, over all processes.
@@ -88,7 +88,7 @@ class Epochs(LightningDataModule):
     def __init__(
         self,
         inputs: NDArray[np.uint8],
-        soft_targets: NDArray[np.float32],
+        targets: NDArray[np.float32],
         weights: NDArray[np.float64],
         *,
         count: int,
@@ -96,7 +96,7 @@ class Epochs(LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
-        self._maps = _Maps(inputs, soft_targets)
+        self._maps = _Maps(inputs, targets)
         self._weights, self._count, self._batch, self._seed = weights, count, batch, seed
 
     def train_dataloader(self) -> DataLoader[Batch]:

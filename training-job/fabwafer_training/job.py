@@ -13,15 +13,22 @@ from torch import Tensor, nn
 from fabwafer.defects import SHIPPED_CLASSES
 from fabwafer.models.card import ModelCard, read_card
 from fabwafer_training import processes
-from fabwafer_training.augment import draw_many
+from fabwafer_training.augment import draw_many, draw_natively
 from fabwafer_training.dataset import DataError, Dataset
 from fabwafer_training.epochs import even_weights
+from fabwafer_training.mixing import mix
 from fabwafer_training.network import Shape, WaferNet
 from fabwafer_training.package import HeldOut, package
-from fabwafer_training.soft_targets import ask_teachers, distil, smooth_labels
+from fabwafer_training.soft_targets import ask_teachers, distil, smooth_labels, with_patterns
 from fabwafer_training.splits import clean, held_out_from_training
 from fabwafer_training.train import CHECKPOINT, Epoch, Layers, Settings, train
 from fabwafer_training.weights import interpolate_weights, read_weights
+
+MOST_MIXED = 20_000
+"""Mixed maps to train on, at most; never more than half as many as there are others."""
+MIXED_SHARE = 0.125
+"""How many of the maps drawn are mixed."""
+MIXED_TO_MEASURE_ON = 2_500
 
 LEAST_MAPS = 5
 """Maps that a class needs to be learned: with fewer, none would be left to measure on."""
@@ -131,6 +138,7 @@ def train_model(
     tell(f"training on {(~held_out).sum()} maps; {held_out.sum()} are held out by group to calibrate and measure")
     folder.mkdir(parents=True, exist_ok=True)
     inputs, held_out_inputs = draw_many(material.data.grids, held_out, settings.seed)
+    weights = even_weights(targets[~held_out], settings.evenness)
     soft_targets = smooth_labels(targets[~held_out], len(material.classes), settings.smoothing)
     names = [f"{card.name} {card.version}" for card in map(read_card, teachers)]
     if teachers:
@@ -138,6 +146,9 @@ def train_model(
         soft_targets = distil(
             soft_targets, probabilities, None if material.taught is None else material.taught[~held_out]
         )
+    mixed_held_out = mix(material.side(held_out=True), material.classes, MIXED_TO_MEASURE_ON, settings.seed + 1)
+    if settings.shape.patterns:
+        inputs, soft_targets, weights = _with_mixed(material, inputs, soft_targets, weights, settings.seed)
     torch.manual_seed(settings.seed)
     network = WaferNet(len(material.classes), settings.shape)
     if start is not None:
@@ -146,7 +157,7 @@ def train_model(
         network,
         inputs,
         soft_targets,
-        even_weights(targets[~held_out], settings.evenness),
+        weights,
         settings=settings,
         folder=folder,
         report=report,
@@ -162,7 +173,13 @@ def train_model(
         classes=material.classes,
         trained_on=material.side(held_out=False),
         trained_inputs=inputs,
-        held_out=HeldOut(held_out_inputs, targets[held_out], material.data.groups[held_out]),
+        held_out=HeldOut(
+            held_out_inputs,
+            targets[held_out],
+            material.data.groups[held_out],
+            draw_natively(mixed_held_out.grids),
+            mixed_held_out.patterns,
+        ),
         folder=folder,
         about=about,
         training=asdict(settings)
@@ -175,12 +192,32 @@ def train_model(
     return card
 
 
+def _with_mixed(
+    material: Material,
+    inputs: NDArray[np.uint8],
+    soft_targets: NDArray[np.float32],
+    weights: NDArray[np.float64],
+    seed: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float64]]:
+    """Return inputs, targets and weights with mixed maps made of the training maps behind them."""
+    count = min(MOST_MIXED, len(weights) // 2)
+    mixed = mix(material.side(held_out=False), material.classes, count, seed)
+    targets = with_patterns(soft_targets, mixed.patterns)
+    if not mixed.grids:
+        return inputs, targets, weights
+    drawn, _ = draw_many(mixed.grids, np.zeros(len(mixed.grids), dtype=bool), seed + 1)
+    share = weights.sum() * MIXED_SHARE / (1 - MIXED_SHARE) / len(mixed.grids)
+    return np.concatenate([inputs, drawn]), targets, np.concatenate([weights, np.full(len(mixed.grids), share)])
+
+
 def _gradual_unfreezing(network: WaferNet, settings: Settings) -> list[Layers]:
-    """Order the layers to unfreeze: the last layer first, then the last stage, then all, at lower rates."""
+    """Order the layers to unfreeze: the last layers first, then the last stage, then all, at lower rates."""
     blocks, last = list(network.stages), settings.shape.blocks
+    heads = [network.head, *([network.patterns] if network.patterns is not None else [])]
+    top = [*blocks[-last:], *([network.pyramid] if network.pyramid is not None else [])]
     return [
-        Layers(network.head),
-        Layers(nn.ModuleList(blocks[-last:]), settings.epochs // 4, 0.3),
+        Layers(nn.ModuleList(heads)),
+        Layers(nn.ModuleList(top), settings.epochs // 4, 0.3),
         Layers(nn.ModuleList([network.stem, *blocks[:-last]]), settings.epochs // 2, 0.1),
     ]
 
@@ -194,5 +231,5 @@ def weights_to_go_on_from(model: Path, classes: list[str]) -> tuple[dict[str, Te
     card = read_card(model)
     state, shape = read_weights(model, card)
     if card.classes != classes:
-        state = {name: value for name, value in state.items() if not name.startswith("head.")}
+        state = {name: value for name, value in state.items() if not name.startswith(("head.", "patterns."))}
     return state, shape

@@ -135,3 +135,42 @@ def alert_threshold(
     hits = np.cumsum(targets[order] != none) / np.arange(1, len(order) + 1)
     good = np.flatnonzero(hits >= precision)
     return float(probabilities[order[good[-1]]].max()) if len(good) else None
+
+
+def measure_patterns(named: NDArray[np.bool_], shown: NDArray[np.bool_], classes: Sequence[str]) -> dict[str, Any]:
+    """Measure which patterns are named on maps that show any number of them.
+
+    Args:
+        named: Which are named on each map, [n, classes].
+        shown: Which it shows, [n, classes].
+        classes: The class names.
+
+    Returns:
+        macro_f1 (over the patterns that occur), exact (the share of maps of which all patterns are named and no other),
+        f1 of each pattern that occurs, and maps.
+    """
+    hits = (named & shown).sum(axis=0)
+    support = shown.sum(axis=0)
+    f1 = _ratio(2.0 * hits, (named.sum(axis=0) + support).astype(np.float64))
+    occurs = support > 0
+    return {
+        "maps": len(shown),
+        "macro_f1": float(f1[occurs].mean()) if occurs.any() else 0.0,
+        "exact": float(np.mean([np.array_equal(*rows) for rows in zip(named, shown, strict=True)]))
+        if len(shown)
+        else 0.0,
+        "f1": {name: float(f1[number]) for number, name in enumerate(classes) if occurs[number]},
+    }
+
+
+def area_under_curve(positive: NDArray[np.float32], negative: NDArray[np.float32]) -> float:
+    """Return the probability that a positive score is above a negative one (AUROC); ties count half."""
+    _, places, counts = np.unique(np.concatenate([positive, negative]), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    wins = ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
+    return float(wins / (len(positive) * len(negative)))
+
+
+def recall_at(positive: NDArray[np.float32], negative: NDArray[np.float32], false_alarms: float) -> float:
+    """Return the share of positive scores above what `false_alarms`, a share, of the negative ones exceed."""
+    return float((positive > np.quantile(negative, 1 - false_alarms)).mean())

@@ -12,13 +12,35 @@ from torch.nn import functional
 
 from fabwafer.maps.scaling import CHANNELS
 
+PYRAMID_STAGES = 3
+"""How many stages, counted from the last, a pyramid sums."""
+
+EXCITED_STAGES = 2
+"""In how many stages, counted from the last, blocks weigh their channels; on the large maps of the first it is slow."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The size of a network: channels of each stage (each halves the map's side) and residual blocks in a stage."""
+    """The shape of a network.
+
+    Attributes:
+        widths: Channels of each stage; each but the first halves the side of its feature maps.
+        blocks: Residual blocks in a stage.
+        excitation: Whether each block weighs its channels (squeeze and excitation).
+        pyramid: Whether the last three stages are summed at the side of the first of them, 16 x 16 cells for four
+            stages, instead of the last stage's alone.
+        patterns: Whether a second linear layer names each of several patterns on one wafer.
+    """
 
     widths: tuple[int, ...] = (32, 64, 128)
     blocks: int = 2
+    excitation: bool = False
+    pyramid: bool = False
+    patterns: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pyramid and len(self.widths) < PYRAMID_STAGES:
+            raise ValueError(f"a pyramid sums {PYRAMID_STAGES} stages, expected as many widths, got {self.widths}")
 
 
 class Block(nn.Module):
@@ -40,6 +62,77 @@ class Block(nn.Module):
         """Map [n, channels_in, h, w] to [n, channels_out, h / stride, w / stride]."""
         inner = functional.relu(self.first_norm(self.first(maps)))
         return functional.relu(self.second_norm(self.second(inner)) + self.around(maps))
+
+
+class Excitation(nn.Module):
+    """Squeeze and excitation: weighs each channel by the means of all of them (Hu et al., CVPR 2018)."""
+
+    def __init__(self, channels: int, inner: int, activation: type[nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, inner, 1), activation(), nn.Conv2d(inner, channels, 1)
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map [n, channels, h, w] to as many of the same shape."""
+        out: Tensor = maps * self.weigh(maps).sigmoid()
+        return out
+
+
+class ExcitedBlock(nn.Module):
+    """A residual block whose way around skips nothing, with or without squeeze and excitation.
+
+    Where the side is halved, the convolution around is 2x2, not 1x1 at every second cell (after He et al., "Bag of
+    Tricks for Image Classification", CVPR 2019, who average before a 1x1 convolution: the same in one step).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, *, excitation: bool = True) -> None:
+        super().__init__()
+        layers = [
+            *convolution(channels_in, channels_out, 3, stride),
+            nn.ReLU(inplace=True),
+            *convolution(channels_out, channels_out, 3),
+        ]
+        self.inner = nn.Sequential(*layers, *([Excitation(channels_out, channels_out // 4)] if excitation else []))
+        self.around: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels_out:
+            self.around = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, stride, stride, bias=False), nn.BatchNorm2d(channels_out)
+            )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map [n, channels_in, h, w] to [n, channels_out, h / stride, w / stride]."""
+        return functional.relu(self.inner(maps) + self.around(maps))
+
+
+class Pyramid(nn.Module):
+    """Sums feature maps of several sizes at the largest one (Lin et al., "Feature Pyramid Networks", CVPR 2017).
+
+    Args:
+        widths: Channels of each, largest maps first; each further one has half the side. All are brought to the last
+            one's channels.
+    """
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        channels = widths[-1]
+        self.lateral = nn.ModuleList(nn.Sequential(*convolution(width, channels, 1)) for width in widths)
+        self.smooth = nn.Sequential(*convolution(channels, channels, 3, groups=channels), nn.ReLU(inplace=True))
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Map feature maps [n, width, h, w], [n, width, h / 2, w / 2] ... to [n, channels, h, w]."""
+        total = self.lateral[-1](maps[-1])
+        for lateral, larger in zip(reversed(self.lateral[:-1]), reversed(maps[:-1]), strict=True):
+            total = lateral(larger) + functional.interpolate(total, scale_factor=2.0, mode="nearest")
+        return cast("Tensor", self.smooth(total))
+
+
+def convolution(channels_in: int, channels_out: int, size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    """Return a convolution without bias and the norm that follows it."""
+    return [
+        nn.Conv2d(channels_in, channels_out, size, stride, size // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(channels_out),
+    ]
 
 
 class PooledNet(nn.Module):
@@ -81,10 +174,33 @@ class WaferNet(PooledNet):
 
     def __init__(self, classes: int, shape: Shape) -> None:
         first = shape.widths[0]
-        stem = nn.Sequential(
-            nn.Conv2d(CHANNELS, first, 5, 2, 2, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True)
-        )
+        stem = nn.Sequential(*convolution(CHANNELS, first, 5, 2), nn.ReLU(inplace=True))
         super().__init__(stem, residual_stages(first, shape), shape.widths[-1], classes)
+        self.shape = shape
+        self.pyramid = Pyramid(shape.widths[-PYRAMID_STAGES:]) if shape.pyramid else None
+        self.patterns = nn.Linear(shape.widths[-1], classes) if shape.patterns else None
+
+    def features(self, maps: Tensor) -> Tensor:
+        """Map scaled wafer maps [n, channels, size, size] to the last feature maps [n, embedding, h, w]."""
+        if self.pyramid is None:
+            return super().features(maps)
+        maps, levels = self.stem(maps), []
+        for number, block in enumerate(self.stages, 1):
+            maps = block(maps)
+            if number % self.shape.blocks == 0:
+                levels.append(maps)
+        return cast("Tensor", self.pyramid(levels[-PYRAMID_STAGES:]))
+
+    def both(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Map scaled wafer maps to logits of the one class and of each pattern, [n, classes] twice.
+
+        Raises:
+            ValueError: The network's shape has no patterns.
+        """
+        if self.patterns is None:
+            raise ValueError("the network has no layer that names several patterns")
+        embedding = self.dropout(self.features(maps).mean(dim=(2, 3)))
+        return self.head(embedding), self.patterns(embedding)
 
 
 def residual_stages(channels: int, shape: Shape) -> nn.Sequential:
@@ -92,7 +208,12 @@ def residual_stages(channels: int, shape: Shape) -> nn.Sequential:
     blocks: list[nn.Module] = []
     for number, width in enumerate(shape.widths):
         for block in range(shape.blocks):
-            blocks.append(Block(channels, width, 2 if number > 0 and block == 0 else 1))
+            stride = 2 if number > 0 and block == 0 else 1
+            if shape.excitation:
+                excited = number >= len(shape.widths) - EXCITED_STAGES
+                blocks.append(ExcitedBlock(channels, width, stride, excitation=excited))
+            else:
+                blocks.append(Block(channels, width, stride))
             channels = width
     return nn.Sequential(*blocks)
 
@@ -104,16 +225,19 @@ class Exported(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, maps: Tensor) -> tuple[Tensor, ...]:
         """Map scaled maps to logits [n, classes], embedding [n, d] and class activation maps [n, classes, h, w].
 
-        The mean of a class's activation map plus the class's bias is its logit.
+        The mean of a class's activation map plus the class's bias is its logit. A network with `patterns` gives their
+        logits as well, [n, classes].
         """
         features = self.network.features(maps)
         embedding = features.mean(dim=(2, 3))
         head = self.network.head
         activations = functional.conv2d(features, head.weight[:, :, None, None])
-        return head(embedding), embedding, activations
+        outputs = head(embedding), embedding, activations
+        patterns = getattr(self.network, "patterns", None)
+        return outputs if patterns is None else (*outputs, patterns(embedding))
 
 
 def parameters(network: nn.Module) -> int:

@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE
-from fabwafer.models.classifier import OUTPUTS
+from fabwafer.models.classifier import OUTPUTS, PATTERNS
 from fabwafer_training.network import Exported, PooledNet
 
 FLOAT_NAME = "model.onnx"
@@ -42,7 +42,7 @@ def export(network: PooledNet, path: Path) -> None:
             Exported(network).eval(),
             (torch.zeros(2, CHANNELS, INPUT_SIZE, INPUT_SIZE),),
             input_names=["maps"],
-            output_names=list(OUTPUTS),
+            output_names=[*OUTPUTS, *([PATTERNS] if getattr(network, "patterns", None) is not None else [])],
             dynamic_shapes={"maps": {0: torch.export.Dim("batch", min=1, max=4096)}},
             dynamo=True,
             verbose=False,
@@ -76,7 +76,7 @@ def quantise(float_path: Path, int8_path: Path, calibration: NDArray[np.float32]
         calibration: Scaled maps, float32 [n, channels, size, size]; a few hundred of all classes.
     """
     prepared = int8_path.with_suffix(".prepared")
-    quant_pre_process(float_path, prepared)
+    quant_pre_process(float_path, prepared, skip_symbolic_shape=True)
     graph = onnx.load(prepared).graph
     by_output = {output: node for node in graph.node for output in node.output}
     head = [by_output[name].name for name in ("logits", "activations") if name in by_output]
@@ -92,7 +92,7 @@ def quantise(float_path: Path, int8_path: Path, calibration: NDArray[np.float32]
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
-        op_types_to_quantize=["Conv", "Add", "Relu"],
+        op_types_to_quantize=["Conv", "Add", "Relu", "Resize", "Mul", "GlobalAveragePool", "AveragePool"],
         nodes_to_exclude=head,
     )
     prepared.unlink()
@@ -113,13 +113,13 @@ def add_to_logits(path: Path, prior: NDArray[np.float32]) -> None:
     onnx.save(model, path)
 
 
-def run(path: Path, inputs: NDArray[np.float32], threads: int = 1) -> dict[str, NDArray[np.float32]]:
-    """Run a model file over scaled maps [n, channels, size, size]; return each output over all n."""
+def run(path: Path, inputs: NDArray[np.float32], names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """Run a model file over scaled maps [n, channels, size, size]; return the outputs of these names over all n."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     parts: list[Sequence[NDArray[np.float32]]] = [
-        session.run(list(OUTPUTS), {"maps": inputs[start : start + _STEP]}) for start in range(0, len(inputs), _STEP)
+        session.run(list(names), {"maps": inputs[start : start + _STEP]}) for start in range(0, len(inputs), _STEP)
     ]
-    return {name: np.concatenate([part[number] for part in parts]) for number, name in enumerate(OUTPUTS)}
+    return {name: np.concatenate([part[number] for part in parts]) for number, name in enumerate(names)}

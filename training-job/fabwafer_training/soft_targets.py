@@ -35,6 +35,24 @@ def smooth_labels(targets: NDArray[np.intp], classes: int, smoothing: float) -> 
     return soft_targets
 
 
+def with_patterns(soft_targets: NDArray[np.float32], mixed: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the targets of a network that names one class and each of several patterns.
+
+    Args:
+        soft_targets: Of maps of one class, [n, classes]; the most probable one is the pattern that they show.
+        mixed: Which classes mixed maps show, bool [m, classes]: they have no one class, so their soft targets are 0.
+
+    Returns:
+        What `fabwafer_training.train.loss_of` takes: [n + m, 2 x classes], mixed maps last.
+    """
+    count, classes = soft_targets.shape
+    targets = np.zeros((count + len(mixed), 2 * classes), dtype=np.float32)
+    targets[:count, :classes] = soft_targets
+    targets[np.arange(count), classes + soft_targets.argmax(axis=1)] = 1
+    targets[count:, classes:] = mixed
+    return targets
+
+
 def distil(
     soft_targets: NDArray[np.float32], teachers: NDArray[np.float32], taught: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float32]:
@@ -81,5 +99,5 @@ def ask_teachers(
         model = folder / card.files["int8"].name
         for start in range(0, len(inputs), _STEP):
             maps = as_inputs(inputs[start : start + _STEP])
-            total[start : start + _STEP] += softmax(run(model, maps)["logits"], card.temperature)
+            total[start : start + _STEP] += softmax(run(model, maps, ["logits"])["logits"], card.temperature)
     return total / np.float32(len(teachers))

@@ -23,11 +23,14 @@ from torch.nn import functional
 
 from fabwafer_training.augment import turn
 from fabwafer_training.epochs import Batch, Epochs
-from fabwafer_training.network import Shape
+from fabwafer_training.network import Shape, WaferNet
 
 CHECKPOINT = "checkpoint.ckpt"
 AVERAGE_DECAY = 0.998
 """How much of the moving average stays at each step: it looks back over some 500 steps."""
+
+PATTERNS_SHARE = 0.25
+"""How much the loss of the patterns, summed over the classes, counts beside that of the one class."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits [n, classes] and soft_targets [n, classes] to one number."""
@@ -87,7 +90,7 @@ class Layers:
 def train(
     network: nn.Module,
     inputs: NDArray[np.uint8],
-    soft_targets: NDArray[np.float32],
+    targets: NDArray[np.float32],
     weights: NDArray[np.float64],
     *,
     settings: Settings,
@@ -104,7 +107,7 @@ def train(
         network: Maps [n, channels, size, size] to logits [n, classes]. Left with the moving average of its weights
             (EMA), ready for inference, on the processor.
         inputs: Maps in each drawing times 255, uint8 [n, drawings, channels, size, size].
-        soft_targets: Probabilities to learn, [n, classes].
+        targets: What `loss_of` takes, [n, classes or 2 x classes].
         weights: How likely each map is drawn, [n].
         settings: How to train.
         folder: Where the checkpoint is held_out.
@@ -116,12 +119,10 @@ def train(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.manual_seed(settings.seed)
     # Arrays and settings, so that other maps, labels or teachers never go on from this run's checkpoint.
-    identity = hashlib.sha256(repr(asdict(settings)).encode() + soft_targets.tobytes() + weights.tobytes()).hexdigest()
+    identity = hashlib.sha256(repr(asdict(settings)).encode() + targets.tobytes() + weights.tobytes()).hexdigest()
     steps = math.ceil(settings.maps_per_epoch / settings.batch) * settings.epochs
     module = _Module(network, list(layers) or [Layers(network)], loss, settings, steps, identity)
-    epochs = Epochs(
-        inputs, soft_targets, weights, count=settings.maps_per_epoch, batch=settings.batch, seed=settings.seed
-    )
+    epochs = Epochs(inputs, targets, weights, count=settings.maps_per_epoch, batch=settings.batch, seed=settings.seed)
     with warnings.catch_warnings():
         # Of Lightning: that loading maps in this process may be slow (they are in memory), that nothing is logged.
         warnings.filterwarnings("ignore", module="pytorch_lightning.*")
@@ -130,6 +131,24 @@ def train(
         trainer = _trainer(settings, folder, report, gradual=len(layers) > 1)
         trainer.fit(module, epochs, ckpt_path=_checkpoint_of(folder / CHECKPOINT, identity), weights_only=True)
     network.cpu().eval().requires_grad_(True)
+
+
+def loss_of(network: nn.Module, maps: Tensor, targets: Tensor, loss: Loss = functional.cross_entropy) -> Tensor:
+    """Return the loss of a batch.
+
+    Args:
+        network: A network; one that has `patterns` is trained on both of its layers.
+        maps: Network inputs, float [n, channels, size, size].
+        targets: What `loss` takes, [n, classes]; with patterns followed by which of them each map shows, 0 or 1,
+            [n, 2 x classes]. A map of several patterns has no one class: its soft targets are all 0.
+        loss: Of the logits of the one class.
+    """
+    if not isinstance(network, WaferNet) or network.patterns is None:
+        return loss(network(maps).float(), targets)
+    logits, patterns = network.both(maps)
+    classes = logits.shape[1]
+    shown = functional.binary_cross_entropy_with_logits(patterns.float(), targets[:, classes:], reduction="sum")
+    return loss(logits.float(), targets[:, :classes]) + PATTERNS_SHARE * shown / len(maps)
 
 
 def _trainer(settings: Settings, folder: Path, report: Callable[[Epoch], None], *, gradual: bool) -> Trainer:
@@ -227,9 +246,10 @@ class _Module(LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Return the loss of a step."""
-        maps, flat, soft_targets = batch
-        turned = turn(maps, flat).contiguous(memory_format=torch.channels_last)
-        return self._loss(self.network(turned).float(), soft_targets)
+        maps, targets = batch
+        turned = turn(maps, torch.rand(len(maps), 3, device=maps.device) < 0.5)
+        turned = turned.contiguous(memory_format=torch.channels_last)
+        return loss_of(self.network, turned, targets, self._loss)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note which run the checkpoint is of."""

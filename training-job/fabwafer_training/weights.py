@@ -52,4 +52,4 @@ def read_weights(directory: Path, card: ModelCard) -> tuple[dict[str, Tensor], S
             for name in archive.files
         }
     shape = card.training["shape"]
-    return state, Shape(tuple(shape["widths"]), int(shape["blocks"]))
+    return state, Shape(**{**shape, "widths": tuple(shape["widths"])})

@@ -63,7 +63,7 @@ def train(
     from fabwafer_training import processes
     from fabwafer_training.dataset import DataError
     from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
-    from fabwafer_training.network import Shape, widths_of
+    from fabwafer_training.network import PYRAMID_STAGES, Shape, widths_of
     from fabwafer_training.readers import read
     from fabwafer_training.train import Settings
 
@@ -80,7 +80,9 @@ def train(
         checked_version(about["version"])
         if card is not None:
             about |= _about(card)
-        weights, shape = None, Shape(widths_of(widths), blocks)
+        stages = widths_of(widths)
+        pyramid = len(stages) >= PYRAMID_STAGES
+        weights, shape = None, Shape(stages, blocks, excitation=True, pyramid=pyramid, patterns=True)
         material = prepare(read(data), held_out, console.print)
         if start is not None:
             weights, shape = weights_to_go_on_from(start, material.classes)
