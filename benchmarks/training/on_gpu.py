@@ -26,7 +26,7 @@ from fabwafer.models.likeness import Likeness
 from fabwafer_training.augment import DRAWINGS, draw_many
 from fabwafer_training.calibrate import fit_prior, fit_temperature, log_prior, softmax
 from fabwafer_training.dataset import Dataset
-from fabwafer_training.epochs import even_weights
+from fabwafer_training.epochs import MIXED_SHARE, even_weights
 from fabwafer_training.job import classes_of
 from fabwafer_training.metrics import area_under_curve, measure, measure_patterns, recall_at
 from fabwafer_training.mixing import mix
@@ -38,8 +38,6 @@ from fabwafer_training.splits import clean, grouped_folds, held_out_from_trainin
 SHAPE = Shape((32, 64, 128, 256), 2, excitation=True, pyramid=True, patterns=True)
 SMOOTHING = 0.05
 EVENNESS = 0.5
-MIXED_SHARE = 0.125
-"""How many of the maps drawn show several patterns."""
 TEACHER_SHARE = 0.7
 RATE_STEPS = 60
 COMPILING_PAYS = 1.15

@@ -33,7 +33,7 @@ from fabwafer_training.augment import DRAWINGS, as_inputs, draw_all, draw_many, 
 from fabwafer_training.commands.evaluate import app as evaluate_app
 from fabwafer_training.commands.train import app as train_app
 from fabwafer_training.dataset import Dataset
-from fabwafer_training.epochs import Draws, even_weights
+from fabwafer_training.epochs import Draws, add_mixed_weights, even_weights
 from fabwafer_training.metrics import alert_threshold, measure, natural_weights, risk_coverage
 from fabwafer_training.mixing import mix
 from fabwafer_training.network import Exported, Shape, WaferNet
@@ -280,6 +280,13 @@ def test_a_mixed_map_teaches_its_patterns_and_no_one_class() -> None:
     assert both is not None
     assert network.head.weight.grad is not None
     torch.testing.assert_close(both, network.head.weight.grad / 2)
+
+
+def test_an_eighth_of_the_maps_drawn_are_mixed() -> None:
+    weights = add_mixed_weights(np.array([1.0, 2.0, 4.0]), 10)
+    assert weights[:3].tolist() == [1, 2, 4]
+    assert weights[3:].sum() / weights.sum() == pytest.approx(0.125)
+    assert add_mixed_weights(np.array([1.0, 2.0]), 0).tolist() == [1, 2]
 
 
 def test_each_pattern_has_the_threshold_of_its_best_f1() -> None:

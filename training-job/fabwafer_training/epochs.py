@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fabwafer_training.augment import DRAWING_SHARES
 
+MIXED_SHARE = 0.125
+"""How many of the maps drawn are mixed, where there are any."""
+
 Draw = tuple[int, int]
 """A map's row, and the number of its drawing."""
 
@@ -24,6 +27,12 @@ def even_weights(targets: NDArray[np.intp], evenness: float) -> NDArray[np.float
     counts = np.bincount(targets).astype(np.float64)
     weights: NDArray[np.float64] = counts[targets] ** -evenness
     return weights
+
+
+def add_mixed_weights(weights: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return weights with those of `count` mixed maps behind them: `MIXED_SHARE` of the maps drawn will be mixed."""
+    each = weights.sum() * MIXED_SHARE / (1 - MIXED_SHARE) / max(1, count)
+    return np.append(weights, np.full(count, each))
 
 
 class Draws(Sampler[Draw]):

@@ -15,7 +15,7 @@ from fabwafer.models.card import ModelCard, read_card
 from fabwafer_training import processes
 from fabwafer_training.augment import draw_many, draw_natively
 from fabwafer_training.dataset import DataError, Dataset
-from fabwafer_training.epochs import even_weights
+from fabwafer_training.epochs import add_mixed_weights, even_weights
 from fabwafer_training.mixing import mix
 from fabwafer_training.network import Shape, WaferNet
 from fabwafer_training.package import HeldOut, package
@@ -24,10 +24,8 @@ from fabwafer_training.splits import clean, held_out_from_training
 from fabwafer_training.train import CHECKPOINT, Epoch, Layers, Settings, train
 from fabwafer_training.weights import interpolate_weights, read_weights
 
-MOST_MIXED = 20_000
-"""Mixed maps to train on, at most; never more than half as many as there are others."""
-MIXED_SHARE = 0.125
-"""How many of the maps drawn are mixed."""
+MOST_MIXED = 10_000
+"""Mixed maps to train on, at most; never more than a quarter of the others, for the memory that they take."""
 MIXED_TO_MEASURE_ON = 2_500
 
 LEAST_MAPS = 5
@@ -137,18 +135,18 @@ def train_model(
     targets, held_out = material.targets, material.held_out
     tell(f"training on {(~held_out).sum()} maps; {held_out.sum()} are held out by group to calibrate and measure")
     folder.mkdir(parents=True, exist_ok=True)
-    inputs, held_out_inputs = draw_many(material.data.grids, held_out, settings.seed)
-    weights = even_weights(targets[~held_out], settings.evenness)
+    learned = material.side(held_out=False)
+    count = min(MOST_MIXED, len(learned) // 4) if settings.shape.patterns else 0
+    mixed = mix(learned, material.classes, count, settings.seed)
+    grids = [*material.data.grids, *mixed.grids]
+    inputs, held_out_inputs = draw_many(grids, np.append(held_out, np.zeros(len(mixed.grids), bool)), settings.seed)
     soft_targets = smooth_labels(targets[~held_out], len(material.classes), settings.smoothing)
     names = [f"{card.name} {card.version}" for card in map(read_card, teachers)]
     if teachers:
-        probabilities = ask_teachers(teachers, material.classes, inputs[:, 0], tell)
+        probabilities = ask_teachers(teachers, material.classes, inputs[: len(learned), 0], tell)
         soft_targets = distil(
             soft_targets, probabilities, None if material.taught is None else material.taught[~held_out]
         )
-    mixed_held_out = mix(material.side(held_out=True), material.classes, MIXED_TO_MEASURE_ON, settings.seed + 1)
-    if settings.shape.patterns:
-        inputs, soft_targets, weights = _with_mixed(material, inputs, soft_targets, weights, settings.seed)
     torch.manual_seed(settings.seed)
     network = WaferNet(len(material.classes), settings.shape)
     if start is not None:
@@ -156,8 +154,8 @@ def train_model(
     train(
         network,
         inputs,
-        soft_targets,
-        weights,
+        with_patterns(soft_targets, mixed.patterns) if settings.shape.patterns else soft_targets,
+        add_mixed_weights(even_weights(targets[~held_out], settings.evenness), len(mixed.grids)),
         settings=settings,
         folder=folder,
         report=report,
@@ -168,10 +166,11 @@ def train_model(
     if start is not None and interpolation:
         interpolate_weights(network, start, interpolation)
     tell("calibrating, exporting and quantising")
+    mixed_held_out = mix(material.side(held_out=True), material.classes, MIXED_TO_MEASURE_ON, settings.seed + 1)
     card = package(
         network,
         classes=material.classes,
-        trained_on=material.side(held_out=False),
+        trained_on=learned,
         trained_inputs=inputs,
         held_out=HeldOut(
             held_out_inputs,
@@ -190,24 +189,6 @@ def train_model(
     )
     (folder / CHECKPOINT).unlink()
     return card
-
-
-def _with_mixed(
-    material: Material,
-    inputs: NDArray[np.uint8],
-    soft_targets: NDArray[np.float32],
-    weights: NDArray[np.float64],
-    seed: int,
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float64]]:
-    """Return inputs, targets and weights with mixed maps made of the training maps behind them."""
-    count = min(MOST_MIXED, len(weights) // 2)
-    mixed = mix(material.side(held_out=False), material.classes, count, seed)
-    targets = with_patterns(soft_targets, mixed.patterns)
-    if not mixed.grids:
-        return inputs, targets, weights
-    drawn, _ = draw_many(mixed.grids, np.zeros(len(mixed.grids), dtype=bool), seed + 1)
-    share = weights.sum() * MIXED_SHARE / (1 - MIXED_SHARE) / len(mixed.grids)
-    return np.concatenate([inputs, drawn]), targets, np.concatenate([weights, np.full(len(mixed.grids), share)])
 
 
 def _gradual_unfreezing(network: WaferNet, settings: Settings) -> list[Layers]:
