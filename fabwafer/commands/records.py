@@ -1,6 +1,7 @@
 """`fabwafer records`: what was received about each wafer, its predictions and reviews."""
 
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 app = Commands()
 
+FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"]
 _SHOWN: Final = 20
 
 
@@ -33,6 +35,13 @@ def records(
     needs_review: Annotated[
         bool, typer.Option("--needs-review", help="Only wafers that a person should look at, and nobody has.")
     ] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=FORMATS, help="Only wafers of which something was received at this local time or later."),
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=FORMATS, help="Only wafers received last before this local time.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what was received about each wafer, its predictions and reviews: the newest, or all as JSON."""
@@ -47,6 +56,8 @@ def records(
         label=canonical_name(label) if label else None,
         alert=alert or None,
         needs_review=needs_review or None,
+        since=_milliseconds(since),
+        until=_milliseconds(until),
     )
     with open_records(data) as opened:
         if as_json:
@@ -54,6 +65,10 @@ def records(
                 print(json.dumps(_as_json(record), separators=(",", ":")))
         else:
             _print_table(opened, wanted)
+
+
+def _milliseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else round(moment.astimezone().timestamp() * 1000)
 
 
 def _as_json(record: "WaferRecord") -> dict[str, Any]:
@@ -110,8 +125,6 @@ def _print_table(opened: "Records", wanted: "Filter") -> None:
 
 def _cells(row: "WaferRow") -> "list[Text]":
     """Return the cells of a row; as `Text`, in which nothing from outside is taken for markup."""
-    from datetime import datetime
-
     from rich.text import Text
 
     dies = row.map.passed + row.map.failed if row.map else 0

@@ -203,6 +203,11 @@ class Records:
         with reading(self._engine) as connection:
             return wafers.count_wafers(connection, wanted)
 
+    def labels(self) -> set[str]:
+        """Return the classes that predictions or reviews name."""
+        with reading(self._engine) as connection:
+            return wafers.find_labels(connection)
+
     def image(self, fab: str, camera: str, imgid: str) -> bytes | None:
         """Read the image file of a wafer's newest shot; None when there is none, or it was deleted by age."""
         with reading(self._engine) as connection:

@@ -187,6 +187,12 @@ def count_wafers(connection: Connection, wanted: Filter) -> int:
     return connection.scalar(select(func.count()).select_from(wafers).where(*conditions_of(wanted))) or 0
 
 
+def find_labels(connection: Connection) -> set[str]:
+    """Find the classes that the current predictions or reviews name."""
+    found = union(select(wafers.c.label), select(reviews.c.label))
+    return {label for label in connection.scalars(found) if label}
+
+
 def find_wafers(
     connection: Connection, wanted: Filter, after: Place | None, size: int, *, newest_first: bool
 ) -> tuple[Sequence[RowMapping], Place | None]:

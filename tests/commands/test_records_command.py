@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,16 @@ def test_the_command_starts_without_the_migrations_or_anything_heavier() -> None
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_wafers_are_found_by_when_they_were_received(database: str) -> None:
+    noon = datetime(2026, 5, 4, 12, 0).astimezone()
+    with Records(database) as records:
+        for hours, imgid in enumerate("abc"):
+            records.store_shots([shot(imgid=imgid, received=round((noon.timestamp() + 3600 * hours) * 1000))])
+    found = lines("--since", "2026-05-04T13:00", "--until", "2026-05-04 14:00:00", database=database)
+    assert [one["imgid"] for one in found] == ["b"]
+    assert [one["imgid"] for one in lines("--since", "2026-05-05", database=database)] == []
+    wrong = run("--since", "yesterday", database=database)
+    assert wrong.returncode == 2
+    assert "yesterday" in wrong.stderr
