@@ -150,6 +150,17 @@ class Records:
         with writing(self._engine) as connection:
             thresholds.write_threshold(connection, Threshold(fab, camera, label, value))
 
+    def remove_threshold(
+        self, fab: str | None = None, camera: str | None = None, label: str | None = None
+    ) -> Threshold:
+        """Remove the threshold of exactly this fab, camera and class, and return it.
+
+        Raises:
+            ThresholdRefusedError: None is set for them.
+        """
+        with writing(self._engine) as connection:
+            return thresholds.delete_threshold(connection, fab, camera, label)
+
     # Wafers
 
     def page(

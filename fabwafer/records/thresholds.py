@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 
 from fabwafer.errors import FabwaferError
 from fabwafer.records.fields import storable
@@ -54,6 +54,28 @@ def threshold_finder(connection: Connection) -> Callable[[str, str, str], float]
         return next((values[order] for order in orders if order in values), DEFAULT_THRESHOLD)
 
     return find
+
+
+def delete_threshold(connection: Connection, fab: str | None, camera: str | None, label: str | None) -> Threshold:
+    """Delete the threshold of exactly this fab, camera and class, and return it.
+
+    Raises:
+        ThresholdRefusedError: None is set for them.
+    """
+    found = read_thresholds(connection)
+    for one in found:
+        if (one.fab, one.camera, one.label) == (fab, camera, label):
+            key = {name: getattr(one, name) or "" for name in ("fab", "camera", "label")}
+            connection.execute(delete(thresholds).where(*(thresholds.c[name] == value for name, value in key.items())))
+            return one
+    known = ", ".join(describe(one.fab, one.camera, one.label) for one in found) or "none"
+    raise ThresholdRefusedError(f"no threshold is set for {describe(fab, camera, label)}; set are: {known}")
+
+
+def describe(fab: str | None, camera: str | None, label: str | None) -> str:
+    """Return what a threshold holds for, in words."""
+    where = " ".join(f"{name} {chosen}" for name, chosen in (("fab", fab), ("camera", camera)) if chosen)
+    return f"{label or 'any defect'} of {where or 'all cameras'}"
 
 
 def write_threshold(connection: Connection, threshold: Threshold) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fabwafer.records import Records
+from tests.support.records import shot
 
 
 @pytest.fixture
@@ -45,6 +46,8 @@ def test_without_a_value_the_default_is_shown(system: Path) -> None:
 
 def test_what_was_set_is_shown_after_the_one_for_all(system: Path) -> None:
     assert printed(system, "0.8", "--class", "scratch") == "Scratch of all cameras alerts from 0.8 on\n"
+    with Records(f"sqlite:///{system / 'records.db'}") as records:
+        records.store_shots([shot(fab="f", camera="c", imgid="a")])
     assert shown(system, "0.25", "--fab", "f", "--camera", "c") == [line("f", "c", None, 0.25)]
     assert shown(system) == [
         line(None, None, None, 0.5),
@@ -64,6 +67,42 @@ def test_a_threshold_that_cannot_be_meant_is_refused(system: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "expected the fab of camera 'c' as well: cameras of two fabs may share a name\n"
     assert shown(system) == [line(None, None, None, 0.5)]
+
+
+def test_a_threshold_is_removed_and_the_more_general_one_holds_again(system: Path) -> None:
+    printed_without_warning = run(system, "0.8", "--class", "Scratch")
+    assert printed_without_warning.stderr == ""
+    done = run(system, "--remove", "--class", "scratch")
+    assert (done.returncode, done.stdout) == (0, "removed: Scratch of all cameras alerts from 0.8 on\n")
+    assert shown(system) == [line(None, None, None, 0.5)]
+
+
+def test_only_the_one_threshold_that_is_meant_is_removed(system: Path) -> None:
+    run(system, "0.25", "--fab", "f", "--camera", "c")
+    assert run(system, "0.4", "--fab", "FAB7").stdout == "Any defect of fab FAB7 alerts from 0.4 on\n"
+    run(system, "--remove", "--fab", "FAB7")
+    done = run(system, "--remove", "--fab", "f")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == ("no threshold is set for any defect of fab f; set are: any defect of fab f camera c\n")
+    assert len(shown(system)) == 2
+
+
+def test_a_value_cannot_be_set_and_removed_at_once(system: Path) -> None:
+    done = run(system, "0.5", "--remove")
+    assert done.returncode == 2
+    assert "--remove" in done.stderr
+
+
+def test_a_fab_or_class_that_nothing_was_received_of_is_set_with_a_warning(system: Path) -> None:
+    done = run(system, "0.3", "--fab", "fabl", "--class", "Scracth")
+    assert (done.returncode, done.stdout) == (0, "Scracth of fab fabl alerts from 0.3 on\n")
+    assert done.stderr == (
+        "nothing was received of fab fabl yet\nno model has predicted Scracth yet, and nobody reviewed a wafer so\n"
+    )
+    with Records(f"sqlite:///{system / 'records.db'}") as records:
+        records.store_shots([shot(fab="fabl", imgid="a")])
+        records.add_review("fabl", "cam1", "a", label="Scracth", reviewer="lee")
+    assert run(system, "0.3", "--fab", "fabl", "--class", "Scracth").stderr == ""
 
 
 def test_a_name_commands_no_terminal(system: Path) -> None:
