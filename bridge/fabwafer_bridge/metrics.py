@@ -85,6 +85,9 @@ OLDEST_UNACKNOWLEDGED = Gauge(
 )
 ALERTS = Counter("fabwafer_alerts_total", "Alerts raised.", ["fab", "class"])
 NOT_A_WAFER = Counter("fabwafer_not_a_wafer_total", "Images that show no wafer map.", ["fab", "camera"])
+SESSIONS_RELEASED = Counter(
+    "fabwafer_sessions_released_total", "MQTT sessions that did not acknowledge, and lost what they held for it."
+)
 MODEL_INFO = Gauge("fabwafer_model_info", "1 for the model version that serves.", ["version", "digest"])
 
 for _reason in Reason:

@@ -36,14 +36,20 @@ class Fab:
         await self.devices.until_applied(30)
         return credentials
 
-    def connect(self, credentials: Credentials, client_id: str = "") -> RawMqtt:
-        device = self.try_to_connect(credentials, client_id)
+    def connect(self, credentials: Credentials, client_id: str = "", *, acknowledges: bool = True) -> RawMqtt:
+        device = self.try_to_connect(credentials, client_id, acknowledges=acknowledges)
         assert device.connack == ACCEPTED
         return device
 
-    def try_to_connect(self, credentials: Credentials, client_id: str = "") -> RawMqtt:
+    def try_to_connect(self, credentials: Credentials, client_id: str = "", *, acknowledges: bool = True) -> RawMqtt:
         name = client_id or credentials.user.replace(".", "-")
-        return RawMqtt(self.server.mqtt_port, credentials.user, credentials.password, client_id=name)
+        return RawMqtt(
+            self.server.mqtt_port,
+            credentials.user,
+            credentials.password,
+            client_id=name,
+            acknowledges=acknowledges,
+        )
 
     def dropped(self, reason: str) -> float:
         return self.device_auth.dropped(reason) - self._dropped_before[reason]

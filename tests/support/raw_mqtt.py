@@ -60,7 +60,9 @@ class RawMqtt:
         clean: bool = True,
         will: Will | None = None,
         level: int = 4,
+        acknowledges: bool = True,
     ) -> None:
+        self._acknowledges = acknowledges
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.settimeout(_ANSWER_SECONDS)
         self._packet_id = 0
@@ -116,7 +118,8 @@ class RawMqtt:
         (length,) = struct.unpack("!H", body[1:3])
         topic, rest = body[3 : 3 + length].decode(), body[3 + length :]
         if qos:
-            self._send(packet(0x40, rest[:2]))
+            if self._acknowledges:
+                self._send(packet(0x40, rest[:2]))
             rest = rest[2:]
         self.received.append((topic, rest))
 
