@@ -22,7 +22,7 @@ class Result(StrEnum):
     DEAD = "dead"
     """Refused for ever: a dead letter."""
     DROPPED = "dropped"
-    """Given up without a dead letter: a candidate's image, or what came to the gateway with QoS 0 and found no room."""
+    """Given up without a dead letter: a candidate's image, or what came with QoS 0 and found no room."""
     IGNORED = "ignored"
     """The gateway: the cluster's own prediction, which it had sent out itself."""
     RETURNED = "returned"
@@ -32,7 +32,7 @@ class Result(StrEnum):
 
 
 RESULTS: Final[Mapping[ConsumerName, Sequence[Result]]] = {
-    ConsumerName.INTAKE: (Result.PASSED, Result.RETRIED, Result.DEAD),
+    ConsumerName.INTAKE: (Result.PASSED, Result.RETRIED, Result.DEAD, Result.DROPPED),
     ConsumerName.CLASSIFY: (Result.PASSED, Result.RETRIED, Result.DEAD),
     ConsumerName.SHADOW: (Result.PASSED, Result.RETRIED, Result.DROPPED),
     ConsumerName.RECORD_IMAGES: (Result.PASSED, Result.RETRIED, Result.DEAD),
@@ -85,6 +85,7 @@ OLDEST_UNACKNOWLEDGED = Gauge(
 )
 ALERTS = Counter("fabwafer_alerts_total", "Alerts raised.", ["fab", "class"])
 NOT_A_WAFER = Counter("fabwafer_not_a_wafer_total", "Images that show no wafer map.", ["fab", "camera"])
+INTAKE_STOPPED = Gauge("fabwafer_intake_stopped", "1 while the disk is too full to take in images.")
 MODEL_INFO = Gauge("fabwafer_model_info", "1 for the model version that serves.", ["version", "digest"])
 
 for _reason in Reason:

@@ -1,6 +1,7 @@
 """The view of a running local system: the wafers received, and their predictions."""
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
@@ -117,7 +118,8 @@ class View:
                 row.alert = True
 
     def _print(self, line: str) -> None:
-        self._console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
+        with contextlib.suppress(OSError):  # a closed pipe or a full disk must not end the system
+            self._console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
 
     async def draw(self) -> None:
         """Draw the table on a terminal until cancelled."""

@@ -103,8 +103,12 @@ async def _work(stack: "Stack", view: "View", directory: Path, samples: int) -> 
             group.create_task(view.draw())
             group.create_task(stack.watch())
             if samples:
-                files = await asyncio.to_thread(write_samples, directory / "samples", samples)
-                await stack.send_samples(files, SAMPLE_RATE)
+                try:
+                    files = await asyncio.to_thread(write_samples, directory / "samples", samples)
+                except OSError as error:
+                    view.say(f"the samples could not be written: {error}")
+                else:
+                    await stack.send_samples(files, SAMPLE_RATE)
     except* (PartFailedError, StackError) as failed:
         raise failed.exceptions[0] from None
 
