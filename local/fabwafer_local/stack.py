@@ -244,19 +244,24 @@ class Stack:
 
     async def _watch_bus(self) -> None:
         """Restart a bus that found no room for a message: it stores nothing any more in that stream (2.15.1)."""
-        url = f"nats://device-auth:{self._device_auth_password}@127.0.0.1:{self._ports.nats}"
         while True:
-            with contextlib.suppress(NatsError, OSError, TimeoutError):  # it is away, which its watcher sees
-                server = await ServerConnection.open(url, asyncio.Event())
-                try:
-                    if error := await server.write_error():
-                        self._say(f"the bus stores nothing any more: {error}")
-                        await self._room.wait()
-                        self._say("NATS server is started again, so that it stores messages")
-                        await self._supervisor.restart("NATS server")
-                finally:
-                    await server.close()
             await asyncio.sleep(LOOK_AT_BUS_SECONDS)
+            if error := await self._write_error():
+                self._say(f"the bus stores nothing any more: {error}")
+                await self._room.wait()
+                self._say("NATS server is started again, so that it stores messages")
+                await self._supervisor.restart("NATS server")
+
+    async def _write_error(self) -> str | None:
+        url = f"nats://device-auth:{self._device_auth_password}@127.0.0.1:{self._ports.nats}"
+        try:
+            server = await ServerConnection.open(url, asyncio.Event())
+            try:
+                return await server.write_error()
+            finally:
+                await server.close()
+        except (NatsError, OSError, TimeoutError):  # it is away, which its watcher sees
+            return None
 
     async def _watch_bridge(self) -> None:
         shown = ""
