@@ -100,6 +100,13 @@ def start_at_zero(consumer: ConsumerName) -> None:
         REDELIVERIES.labels(consumer)
 
 
+def forget_camera(fab: str, camera: str) -> None:
+    """Remove the series of a camera that was revoked, and the clock skew of its fab, which may have been its own."""
+    for metric in (PREDICTIONS, NOT_A_WAFER):
+        metric.remove_by_labels({"fab": fab, "camera": camera})
+    CLOCK_SKEW_SECONDS.remove_by_labels({"fab": fab})
+
+
 class ServingModel:
     """The version that answers for production: `model_info` has a series for it, and for no other."""
 

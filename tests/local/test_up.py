@@ -260,12 +260,14 @@ def test_nothing_that_a_device_sends_stops_the_view_or_the_stop(tmp_path: Path) 
                 {"prediction": "lo\0c\ud800"},
                 {"imgid": "[/x]"},
                 {"prediction": "[/bold] \x1b[2J"},
+                {"prediction": "a line\nof its own"},
                 {"source": "cluster"},
                 {"probability": "1e999"},
             ):
                 device.publish("fabwafer/demo/camera1/prediction/x", json.dumps(body | changes))
         running.wait_for("Loc 40% (device)")
         running.wait_for("[/bold] \\x1b[2J 40% (device)")
+        running.wait_for("a line\\nof its own 40% (device)")
         sessions = running.sessions()
         assert running.stop() == 0
         assert "Traceback" not in running.output
@@ -298,3 +300,17 @@ def test_a_part_that_cannot_start_is_named_with_its_last_lines(tmp_path: Path) -
         assert broken.process.wait(timeout=120) == 1
     assert str(model) in broken.output
     assert "Traceback" not in broken.output
+
+
+def test_a_system_whose_output_nobody_reads_any_more_goes_on(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with Up(tmp_path / "data", "--samples", "2", output=Path(f"/proc/self/fd/{writing}")) as running:
+        os.close(writing)
+        with os.fdopen(reading) as first_lines:
+            while "Running after" not in first_lines.readline():
+                pass
+        wait_until(lambda: len(records(running)) == 2, "two records")
+        sessions = running.sessions()
+        assert running.process.poll() is None
+        running.stop()
+    assert left(running, sessions) == []
