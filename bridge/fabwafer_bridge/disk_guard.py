@@ -8,7 +8,7 @@ import structlog
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
-from fabwafer.service.disk import Space, mebibytes, space_of
+from fabwafer.service.disk import Space, readable, space_of
 from fabwafer_bridge import metrics, streams
 
 LOOK_EVERY: Final = 0.5
@@ -56,8 +56,8 @@ class DiskGuard:
         """
         if self.stopped is None and space.short:
             self.stopped = (
-                f"the disk of {self._folder} is full: expected {mebibytes(space.reserve)} free, got "
-                f"{mebibytes(space.free)}; images are refused until there is room, and devices keep them"
+                f"the disk of {self._folder} is full: expected {readable(space.reserve)} free, got "
+                f"{readable(space.free)}; images are refused until there is room, and devices keep them"
             )
             log.warning("intake stopped", reason=self.stopped)
         elif self.stopped is not None and space.ample:

@@ -48,6 +48,6 @@ def space_of(folder: Path) -> Space:
     return Space(usage.total, usage.free)
 
 
-def mebibytes(number: int) -> str:
-    """Return a number of bytes as people read it, such as `12.5 MiB`."""
-    return f"{number / 1024**2:.1f} MiB"
+def readable(size: int) -> str:
+    """Return a size in bytes as people read it, such as `12.5 MiB`."""
+    return f"{size / 1024**2:.1f} MiB" if size < 1024**3 else f"{size / 1024**3:.1f} GiB"

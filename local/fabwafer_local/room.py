@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from fabwafer.errors import FabwaferError
-from fabwafer.service.disk import mebibytes, space_of
+from fabwafer.service.disk import readable, space_of
 from fabwafer.service.settings import variable
 from fabwafer_bridge.settings import StreamSettings
 from fabwafer_bridge.streams import LARGEST_IMAGE, LARGEST_MESSAGE, sum_of_limits
@@ -87,8 +87,8 @@ class Room:
             return False
         space = space_of(self._folder)
         self._say(
-            f"the disk of {self._folder} is full: expected {mebibytes(space.reserve)} free, got "
-            f"{mebibytes(space.free)}; waiting for room"
+            f"the disk of {self._folder} is full: expected {readable(space.reserve)} free, got "
+            f"{readable(space.free)}; waiting for room"
         )
         while not space_of(self._folder).ample:  # noqa: ASYNC110 - nobody tells when there is room
             await asyncio.sleep(LOOK_EVERY)

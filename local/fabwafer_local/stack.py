@@ -19,7 +19,7 @@ from fabwafer.errors import FabwaferError
 from fabwafer.models.reconciler import Reconciler
 from fabwafer.models.store import Store
 from fabwafer.records import Records, migrate
-from fabwafer.service.disk import mebibytes
+from fabwafer.service.disk import readable
 from fabwafer_bridge.settings import StreamSettings
 from fabwafer_bridge.system_account import ServerConnection
 from fabwafer_handlers.management import Management, TorchServe
@@ -165,8 +165,8 @@ class Stack:
         room = self._room.for_bus(store)
         limits = stream_limits(room, StreamSettings.read())
         self._say(
-            f"the streams may hold {mebibytes(limits.total)}, images and predictions on their way; streams and records "
-            f"have {mebibytes(room)} on this disk"
+            f"the streams may hold {readable(limits.total)}, images and predictions on their way; streams and records "
+            f"have {readable(room)} on this disk"
         )
         while True:
             done = await self._supervisor.run(

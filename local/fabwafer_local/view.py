@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fabwafer.commands.text import printable
+from fabwafer.commands.text import one_line, printable
 from fabwafer.defects import NOT_A_WAFER, is_defect
 from fabwafer.messages.bodies import read_device_prediction, read_stored_alert
 from fabwafer.messages.headers import SOURCE
@@ -95,7 +95,7 @@ class View:
             at=time.strftime("%H:%M:%S"),
             sender=f"{prediction.fab}/{prediction.camera}",
             imgid=prediction.imgid,
-            prediction=printable(prediction.prediction),
+            prediction=one_line(prediction.prediction),
             probability=prediction.probability,
             source="cluster" if cluster else "device",
             latency=(time.perf_counter() - seen) * 1000 if seen is not None else None,
