@@ -89,6 +89,10 @@ def console(*, stderr: bool = False, **options: Any) -> "Console":
                 else:
                     yield Segment(printable(segment.text), segment.style)
 
+        def on_broken_pipe(self) -> None:
+            # rich raises SystemExit, which `fabwafer up` would end with, leaving its processes. The caller decides.
+            raise BrokenPipeError("nobody reads the output any more")
+
     return EscapingConsole(file=_raw(sys.stderr if stderr else sys.stdout), **options)
 
 
