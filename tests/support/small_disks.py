@@ -1,6 +1,7 @@
 """Small file systems for tests: they fill up, and have room again."""
 
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,16 +40,19 @@ class SmallDisk:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+def small_disk() -> Iterator[SmallDisk]:
     """64 MB; skips where this user may not mount anything."""
-    path = tmp_path / "disk"
-    path.mkdir()
+    # Not in the test's own folder, which the user that PostgreSQL runs as may not enter.
+    path = Path(tempfile.mkdtemp(prefix="small-disk-", dir="/tmp"))
+    path.chmod(0o711)
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", path], capture_output=True, text=True, check=False
     )
     if mounted.returncode:
+        path.rmdir()
         pytest.skip(f"needs a small file system, and none can be mounted here: {mounted.stderr.strip()}")
     try:
         yield SmallDisk(path)
     finally:
         subprocess.run(["umount", "--lazy", path], check=True)
+        path.rmdir()
