@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 import typer
 
 from fabwafer import __version__
+from fabwafer.commands.text import printable
 from fabwafer.errors import FabwaferError
 
 COMMANDS_GROUP = "fabwafer.commands"
@@ -60,7 +61,7 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except FabwaferError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:  # whoever reads the output, such as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends

@@ -17,5 +17,6 @@ pytest_plugins = [
     "tests.support.gateways",
     "tests.support.model_servers",
     "tests.support.object_store",
+    "tests.support.small_disks",
     "tests.chaos.system",
 ]

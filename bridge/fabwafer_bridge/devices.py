@@ -8,6 +8,7 @@ from typing import Annotated, Final, Self
 
 import structlog
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig
 from nats.js.errors import (
@@ -212,6 +213,12 @@ class Devices:
             raise DeviceError(f"there is no device {key}: see `fabwafer device list`") from None
         assert entry.revision is not None  # noqa: S101 - what was read has one
         return Device.model_validate_json(entry.value or b"").created, entry.revision
+
+
+def revoked(change: Msg) -> tuple[str, str] | None:
+    """Return fab and camera of the device that a change (a message on `CHANGES`) revokes; None for any other change."""
+    fab, _, camera = change.subject.removeprefix(_PREFIX).partition(".")
+    return (fab, camera) if "KV-Operation" in (change.headers or {}) else None
 
 
 class DevicesCopy:

@@ -1,6 +1,7 @@
 """Counts what a nats-server's MQTT listener drops, from the server's log."""
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
@@ -51,7 +52,8 @@ class DropCounter:
                     what=drop.what,
                 )
             if lines:
-                self._follower.remember()
+                with contextlib.suppress(OSError):  # a full disk: the next time; at worst lines are counted twice
+                    self._follower.remember()
             else:
                 await asyncio.sleep(READ_LOG_EVERY)
 

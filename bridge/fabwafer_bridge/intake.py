@@ -88,21 +88,30 @@ class Intake(Consumer[Passed]):
         puller: Messages of `$MQTT_msgs`.
         publisher: Stores what passes, and dead letters.
         behind: Returns how many images wait for a classify that is at work.
+        stopped: Returns whether nothing may be taken in, since the disk is full.
     """
 
     def __init__(
-        self, client: Client, puller: Puller, publisher: Publisher, behind: Callable[[], Awaitable[int]]
+        self,
+        client: Client,
+        puller: Puller,
+        publisher: Publisher,
+        behind: Callable[[], Awaitable[int]],
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(ConsumerName.INTAKE, puller, publisher, most=BATCH)
         self._client = client
         self._behind = behind
+        self._stopped = stopped
         self._looked = 0.0
 
     async def ready(self) -> None:
-        """Wait while the consumers behind have enough to do: under flood they need the processor more.
+        """Wait while the disk is full, or the consumers behind have enough to do: they need the processor more.
 
         Meanwhile messages stay in `$MQTT_msgs`; when it is full, devices get no PUBACK.
         """
+        while self._stopped():  # noqa: ASYNC110 - nobody tells when the disk has room
+            await asyncio.sleep(LOOK_EVERY)
         if time.monotonic() - self._looked < LOOK_EVERY:
             return
         while await self._behind() > ENOUGH:  # noqa: ASYNC110 - the bus has to be asked
@@ -118,6 +127,9 @@ class Intake(Consumer[Passed]):
         headers = message.headers or {}
         if headers.get(MQTT_PUBLISH) == "1" or SOURCE in headers:
             return  # the durable has it; or the bridge itself announced it
+        if self._stopped():
+            self.count(Result.DROPPED)
+            return
         await self.process([message])
 
     def read(self, message: Msg) -> Passed:

@@ -28,8 +28,7 @@ async def measure(js: JetStreamContext) -> None:
             info = await js.stream_info(stream)
         except (NatsError, TimeoutError):
             continue
-        limit = info.config.max_bytes or 0
-        if limit > 0:
+        if limit := streams.limit(info.config):
             metrics.STREAM_FILL.labels(stream).set(info.state.bytes / limit)
     for durable in streams.DURABLES.values():
         try:

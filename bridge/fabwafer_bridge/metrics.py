@@ -22,7 +22,7 @@ class Result(StrEnum):
     DEAD = "dead"
     """Refused for ever: a dead letter."""
     DROPPED = "dropped"
-    """Given up without a dead letter: a candidate's image, or what came to the gateway with QoS 0 and found no room."""
+    """Given up without a dead letter: a candidate's image, or what came with QoS 0 and found no room."""
     IGNORED = "ignored"
     """The gateway: the cluster's own prediction, which it had sent out itself."""
     RETURNED = "returned"
@@ -32,7 +32,7 @@ class Result(StrEnum):
 
 
 RESULTS: Final[Mapping[ConsumerName, Sequence[Result]]] = {
-    ConsumerName.INTAKE: (Result.PASSED, Result.RETRIED, Result.DEAD),
+    ConsumerName.INTAKE: (Result.PASSED, Result.RETRIED, Result.DEAD, Result.DROPPED),
     ConsumerName.CLASSIFY: (Result.PASSED, Result.RETRIED, Result.DEAD),
     ConsumerName.SHADOW: (Result.PASSED, Result.RETRIED, Result.DROPPED),
     ConsumerName.RECORD_IMAGES: (Result.PASSED, Result.RETRIED, Result.DEAD),
@@ -88,6 +88,7 @@ NOT_A_WAFER = Counter("fabwafer_not_a_wafer_total", "Images that show no wafer m
 SESSIONS_RELEASED = Counter(
     "fabwafer_sessions_released_total", "MQTT sessions that did not acknowledge, and lost what they held for it."
 )
+INTAKE_STOPPED = Gauge("fabwafer_intake_stopped", "1 while the disk is too full to take in images.")
 MODEL_INFO = Gauge("fabwafer_model_info", "1 for the model version that serves.", ["version", "digest"])
 
 for _reason in Reason:
@@ -100,6 +101,13 @@ def start_at_zero(consumer: ConsumerName) -> None:
         MESSAGES.labels(consumer, result)
     if consumer not in WITHOUT_STREAM:
         REDELIVERIES.labels(consumer)
+
+
+def forget_camera(fab: str, camera: str) -> None:
+    """Remove the series of a camera that was revoked, and the clock skew of its fab, which may have been its own."""
+    for metric in (PREDICTIONS, NOT_A_WAFER):
+        metric.remove_by_labels({"fab": fab, "camera": camera})
+    CLOCK_SKEW_SECONDS.remove_by_labels({"fab": fab})
 
 
 class ServingModel:

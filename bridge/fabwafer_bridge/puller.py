@@ -5,7 +5,7 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Final
 
 from nats.aio.client import Client
@@ -63,9 +63,7 @@ class Puller:
         with contextlib.suppress(NatsError, TimeoutError):
             await asyncio.wait_for(self._subscription.drain(), timeout=STOP_SECONDS)
         waiting, self._waiting = self._waiting, deque()
-        for _, message in waiting:
-            with contextlib.suppress(NatsError):
-                await message.nak()
+        await _give_back([message for _, message in waiting])
 
     async def batch(self, limit: int, max_bytes: int = MAX_BYTES) -> list[Msg]:
         """Wait for messages, and return what is there: at least one, at most `limit` or about `max_bytes` bytes."""
@@ -85,7 +83,10 @@ class Puller:
 
     @contextlib.asynccontextmanager
     async def held(self, messages: Sequence[Msg]) -> AsyncIterator[None]:
-        """Keep messages from being delivered again while they are worked on, and acknowledge those not given back."""
+        """Keep messages from being delivered again while they are worked on, and acknowledge those not given back.
+
+        When the work is cancelled, as at the end of the process, they are given back for others at once.
+        """
 
         async def extend() -> None:
             while True:
@@ -103,6 +104,9 @@ class Puller:
                 if not message.is_acked:  # else it was given back
                     with contextlib.suppress(NatsError):  # a lost acknowledgement only means one more delivery
                         await message.ack()
+        except asyncio.CancelledError:
+            await _give_back(messages)
+            raise
         finally:
             task.cancel()
             self._at_work -= 1
@@ -166,3 +170,11 @@ class Puller:
         }
         with contextlib.suppress(NatsError):
             await self._client.publish(self._request_subject, json.dumps(request).encode(), reply=self._inbox)
+
+
+async def _give_back(messages: Iterable[Msg]) -> None:
+    """Have messages delivered to others at once; without it they would wait for the end of ACK_WAIT."""
+    for message in messages:
+        if not message.is_acked:
+            with contextlib.suppress(NatsError):
+                await message.nak()

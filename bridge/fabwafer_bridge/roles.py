@@ -5,9 +5,11 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from fabwafer.messages.bodies import ImageMetadata
-from fabwafer_bridge import lag, record
+from fabwafer.records.engine import sqlite_file
+from fabwafer_bridge import lag, record, stuck_sessions
 from fabwafer_bridge.alert import AlertWorker, wafer_page
 from fabwafer_bridge.classify import Classify
+from fabwafer_bridge.disk_guard import DiskGuard
 from fabwafer_bridge.inference import ModelServer, infer_url
 from fabwafer_bridge.intake import Intake
 from fabwafer_bridge.retention import forget_images
@@ -23,7 +25,18 @@ AT_ONCE: Final = 2
 async def start_intake(runtime: Runtime) -> None:
     """Start the intake."""
     puller = await runtime.pull(ConsumerName.INTAKE, window=1024)
-    intake = Intake(runtime.client, puller, runtime.publisher, lambda: lag.waiting_images(runtime.js))
+    file = sqlite_file(runtime.settings.records_url)
+    if file is not None and file.exists():
+        runtime.guard = guard = DiskGuard(runtime.js, file.absolute().parent)
+        runtime.start(guard.run())
+    intake = Intake(
+        runtime.client,
+        puller,
+        runtime.publisher,
+        behind=lambda: lag.waiting_images(runtime.js),
+        stopped=lambda: runtime.guard is not None and runtime.guard.stopped is not None,
+    )
+    runtime.start(stuck_sessions.follow(runtime.js))
     await intake.listen()
     runtime.consume(intake, at_once=AT_ONCE)
 

@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from fabwafer.records import Records, SchemaError
 from fabwafer.service.backoff import Backoff
 from fabwafer_bridge.consumer import Consumer
+from fabwafer_bridge.disk_guard import DiskGuard
 from fabwafer_bridge.inference import ModelServer
 from fabwafer_bridge.publisher import Publisher
 from fabwafer_bridge.puller import Puller
@@ -40,6 +41,7 @@ class Runtime:
         tasks: What the roles started.
         pullers: Through which they take messages.
         consumers: What works on them.
+        guard: Watches the disk, where the records are on this machine and the intake runs.
     """
 
     def __init__(self, settings: BridgeSettings, client: Client, stack: AsyncExitStack) -> None:
@@ -52,6 +54,7 @@ class Runtime:
         self.tasks: list[asyncio.Task[Any]] = []
         self.pullers: list[Puller] = []
         self.consumers: list[Consumer[Any]] = []
+        self.guard: DiskGuard | None = None
         self._stack = stack
         self._records: Records | None = None
         self._trial: Trial | None = None

@@ -8,12 +8,14 @@ from typing import Final
 
 import structlog
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from fabwafer.service.health import HealthServer
 from fabwafer.service.process import end, first_of
-from fabwafer_bridge import lag
+from fabwafer_bridge import lag, metrics
 from fabwafer_bridge.connection import connect, until_closed
+from fabwafer_bridge.devices import CHANGES, revoked
 from fabwafer_bridge.roles import ROLES
 from fabwafer_bridge.runtime import Runtime
 from fabwafer_bridge.settings import BridgeSettings
@@ -75,6 +77,7 @@ class Bridge:
         for role in reversed(ROLES):
             if role in self._roles:
                 await ROLES[role](runtime)
+        await client.subscribe(CHANGES, cb=_forget_revoked)
         runtime.start(lag.follow(runtime.js))
         runtime.start(until_closed(client))
         self._unready = None
@@ -83,10 +86,12 @@ class Bridge:
     def _why_unready(self) -> str | None:
         if self._unready is None and self._client is not None and not self._client.is_connected:
             return "the bus is away"
-        stalled = (
-            [consumer.unready for consumer in self._runtime.consumers if consumer.unready] if self._runtime else []
-        )
-        return self._unready or "; ".join(stalled) or None
+        if self._unready is not None or self._runtime is None:
+            return self._unready
+        reasons = [consumer.unready for consumer in self._runtime.consumers]
+        if self._runtime.guard is not None:
+            reasons.append(self._runtime.guard.stopped)
+        return "; ".join(reason for reason in reasons if reason) or None
 
     async def _renew(self) -> None:
         for puller in self._runtime.pullers if self._runtime else ():
@@ -101,6 +106,11 @@ async def _drain(runtime: Runtime) -> None:
         await asyncio.sleep(0.02)
     await end(runtime.tasks)
     log.info("drained")
+
+
+async def _forget_revoked(change: Msg) -> None:
+    if device := revoked(change):
+        metrics.forget_camera(*device)
 
 
 async def _close(client: Client) -> None:

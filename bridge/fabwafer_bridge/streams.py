@@ -38,14 +38,20 @@ SHADOW: Final = "shadow"
 ACK_WAIT: Final = 30.0
 """Seconds until a message that was not acknowledged is delivered again. Longer than one call of the model server."""
 
-RETAINED_MAX_BYTES: Final = 256 * 1024**2
-"""The server keeps retained messages without a limit: a device that retains its images would fill the disk."""
+LARGEST_MESSAGE: Final = 9 * 1024**2
+"""A message of the server's `max_payload`, with its headers."""
+LARGEST_IMAGE: Final = 3 * 1024**2
+"""The largest image that the intake passes on, with its headers."""
 DEAD_LETTERS_KEPT: Final = 90 * 24 * 3600.0
 """Seconds that a dead letter is kept."""
-SHADOW_MAX_BYTES: Final = 256 * 1024**2
-"""What each stream of the candidate holds: some hours of a tenth of a fab's images. The oldest go first."""
+SIDE_SHARE: Final = 16
+"""Streams that are best effort hold this part of the others' limit: by default 256 MiB, hours of a tenth of a fab."""
+SMALLEST_SIDE: Final = 1024**2
 SHADOW_KEPT: Final = 24 * 3600.0
 """Seconds that an image waits for a candidate that does not answer."""
+
+_LIMIT: Final = "fabwafer-limit"
+"""Metadata of a stream that refuses messages at present: the limit in bytes that it has otherwise."""
 
 log = structlog.get_logger()
 
@@ -108,6 +114,9 @@ def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[
     # discard new on the way of an image: a full stream refuses, which is felt upstream as a missing acknowledgement, up
     # to the device, which keeps the message. Neither dead letters nor a slow candidate may hold production up, so
     # their streams discard old.
+    # The server keeps retained messages without a limit: a device that retains its images would fill the disk.
+    side = max(SMALLEST_SIDE, max_bytes // SIDE_SHARE)
+
     def of_ours(name: str, subject: str) -> StreamConfig:
         return StreamConfig(
             name=name,
@@ -128,7 +137,7 @@ def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[
             storage=StorageType.FILE,
             discard=DiscardPolicy.OLD,
             max_msgs_per_subject=1,
-            max_bytes=RETAINED_MAX_BYTES,
+            max_bytes=side,
             num_replicas=replicas,
         ),
         StreamConfig(
@@ -147,7 +156,7 @@ def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[
                 retention=RetentionPolicy.LIMITS,
                 storage=StorageType.FILE,
                 discard=DiscardPolicy.OLD,
-                max_bytes=SHADOW_MAX_BYTES,
+                max_bytes=side,
                 max_age=SHADOW_KEPT,
                 num_replicas=replicas,
                 duplicate_window=120,
@@ -165,7 +174,8 @@ def _stream_configs(replicas: int, mqtt_max_bytes: int, max_bytes: int) -> list[
             retention=RetentionPolicy.LIMITS,
             storage=StorageType.FILE,
             discard=DiscardPolicy.OLD,
-            max_bytes=max_bytes,
+            # A larger message would get its PubAck, and be deleted at once with all others (nats-server 2.15.1).
+            max_bytes=max(LARGEST_MESSAGE, max_bytes),
             max_age=DEAD_LETTERS_KEPT,
             num_replicas=replicas,
             duplicate_window=120,
@@ -193,7 +203,7 @@ async def ensure_streams(js: JetStreamContext, *, replicas: int, mqtt_max_bytes:
         js: The bus's JetStream.
         replicas: Copies of each stream.
         mqtt_max_bytes: The limit of `$MQTT_msgs`.
-        max_bytes: The limit of each of IMAGES, PREDICTIONS and DEAD.
+        max_bytes: The limit of each of IMAGES, PREDICTIONS and DEAD; DEAD holds one message of any size at least.
 
     Raises:
         nats.errors.Error: The bus is not ready, or refuses; to be tried again.
@@ -202,16 +212,19 @@ async def ensure_streams(js: JetStreamContext, *, replicas: int, mqtt_max_bytes:
     for config in _stream_configs(replicas, mqtt_max_bytes, max_bytes):
         assert config.name is not None  # noqa: S101 - named right above
         try:
-            await js.stream_info(config.name)
+            info = await js.stream_info(config.name)
         except NotFoundError:
             await js.add_stream(config)
         else:
+            if config.discard is DiscardPolicy.OLD:  # a lower limit deletes no dead letters
+                config = config.evolve(max_bytes=max(config.max_bytes or 0, info.state.bytes))  # noqa: PLW2901
             await js.update_stream(config)
     for durable in DURABLES.values():
         await js.add_consumer(durable.stream, _consumer_config(durable))
 
 
-def _sum(mqtt_max_bytes: int, max_bytes: int) -> int:
+def sum_of_limits(mqtt_max_bytes: int, max_bytes: int) -> int:
+    """Return what all streams together may hold, in bytes, by the limits of `ensure_streams`."""
     configs = _stream_configs(1, mqtt_max_bytes, max_bytes)
     return sum(config.max_bytes or 0 for config in configs)
 
@@ -228,8 +241,9 @@ async def make_streams(js: JetStreamContext, *, replicas: int, mqtt_max_bytes: i
             await ensure_streams(js, replicas=replicas, mqtt_max_bytes=mqtt_max_bytes, max_bytes=max_bytes)
         except (NatsError, TimeoutError) as error:
             if isinstance(error, APIError) and error.err_code == NO_ROOM:
+                total = sum_of_limits(mqtt_max_bytes, max_bytes)
                 raise StreamsRefusedError(
-                    f"the bus has no room for the streams: expected {_sum(mqtt_max_bytes, max_bytes) // 2**20} MiB, "
+                    f"the bus has no room for the streams: expected {total // 2**20} MiB, "
                     "the sum of their limits; lower FABWAFER_MQTT_MAX_BYTES and FABWAFER_STREAM_MAX_BYTES, or give it "
                     f"more storage ({error.description})"
                 ) from None
@@ -237,6 +251,30 @@ async def make_streams(js: JetStreamContext, *, replicas: int, mqtt_max_bytes: i
             await backoff.wait()
         else:
             return
+
+
+def limit(config: StreamConfig) -> int:
+    """Return what a stream may hold, in bytes, whether or not it refuses messages at present; 0 for no limit."""
+    return int((config.metadata or {}).get(_LIMIT, 0)) or max(0, config.max_bytes or 0)
+
+
+async def refuse_messages(js: JetStreamContext, stream: str, *, refuse: bool) -> None:
+    """Let a stream that discards new messages refuse them, or take them again up to its limit; it keeps what it holds.
+
+    Raises:
+        nats.errors.Error: The bus refuses; to be tried again.
+        TimeoutError: The bus does not answer; to be tried again.
+    """
+    config = (await js.stream_info(stream)).config
+    metadata = dict(config.metadata or {})
+    if refuse == (_LIMIT in metadata):
+        return
+    usual = limit(config)
+    if refuse:
+        metadata[_LIMIT] = str(usual)
+    else:
+        del metadata[_LIMIT]
+    await js.update_stream(config.evolve(max_bytes=1 if refuse else usual, metadata=metadata))
 
 
 async def wait_for_streams(js: JetStreamContext) -> None:

@@ -53,7 +53,8 @@ async def release(js: JetStreamContext, patience: float) -> list[str]:
         TimeoutError: The bus does not answer; to be tried again.
     """
     info = await js.stream_info(streams.MQTT)
-    if not info.config.max_bytes or info.state.bytes < FILL * info.config.max_bytes:
+    limit = streams.limit(info.config)
+    if not limit or info.state.bytes < FILL * limit:
         return []
     ours = {durable.name for durable in streams.DURABLES.values() if durable.stream == streams.MQTT}
     released = []

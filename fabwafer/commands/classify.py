@@ -11,6 +11,7 @@ import typer
 
 from fabwafer.commands.app import Commands
 from fabwafer.commands.options import Json
+from fabwafer.commands.text import console
 
 if TYPE_CHECKING:
     from fabwafer.models.classifier import Classification, Classifier
@@ -122,7 +123,6 @@ def _as_json(classifier: "Classifier", path: Path, answer: "Classification") -> 
 
 
 def _print_table(classifier: "Classifier", rows: "list[tuple[Path, Classification]]") -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -135,7 +135,7 @@ def _print_table(classifier: "Classifier", rows: "list[tuple[Path, Classificatio
         note = answer.error or ("a person should look" if answer.review else "")
         probability = f"{answer.probability:.3f}" if answer.wafer else ""
         table.add_row(escape(path.name), answer.label or "unreadable", probability, dies, escape(note))
-    Console().print(table)
+    console().print(table)
 
 
 def _write_overlay(path: Path, content: bytes, answer: "Classification") -> None:

@@ -47,10 +47,11 @@ async def open_bus(data: Path | None) -> "AsyncIterator[Client]":
 
     Raises:
         SystemNotFoundError: There is no such system.
-        BusUnavailableError: The bus does not answer, or stopped answering within the body.
+        BusUnavailableError: The bus does not answer, or stopped answering or refused something within the body.
     """
     import nats
     from nats.errors import Error as NatsError
+    from nats.js.errors import APIError
 
     from fabwafer.service.addresses import split_credentials
 
@@ -68,6 +69,8 @@ async def open_bus(data: Path | None) -> "AsyncIterator[Client]":
         raise BusUnavailableError(f"the bus did not answer: {error!r}") from None
     try:
         yield client
+    except APIError as error:
+        raise BusUnavailableError(f"the bus refuses it: {error.description or repr(error)}") from None
     except (NatsError, TimeoutError) as error:
         raise BusUnavailableError(f"the bus did not answer: {error!r}") from None
     finally:

@@ -9,6 +9,7 @@ import typer
 
 from fabwafer.commands.app import Commands
 from fabwafer.commands.options import Data, Json, StoreAddress
+from fabwafer.commands.text import console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -288,6 +289,5 @@ def _differing_table(candidate: str, differing: list[tuple[str, str, int]]) -> "
 
 
 def _print(table: "Table") -> None:
-    from rich.console import Console
 
-    Console().print(table)
+    console().print(table)

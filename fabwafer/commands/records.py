@@ -9,7 +9,7 @@ import typer
 from fabwafer.commands.app import Commands
 from fabwafer.commands.connections import open_records
 from fabwafer.commands.options import Data, Json
-from fabwafer.commands.text import one_line
+from fabwafer.commands.text import console, one_line
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -105,7 +105,6 @@ def _as_json(record: "WaferRecord") -> dict[str, Any]:
 
 def _print_table(opened: "Records", wanted: "Filter") -> None:
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
     headings = ("received", "wafer", "prediction", "prob.", "by", "yield", "alert", "review")
@@ -116,11 +115,11 @@ def _print_table(opened: "Records", wanted: "Filter") -> None:
     page = opened.page(wanted, size=_SHOWN)
     for row in page.rows:
         table.add_row(*_cells(row))
-    console = Console()
-    console.print(table)
+    terminal = console()
+    terminal.print(table)
     if page.cursor is not None:
         more = opened.count(wanted) - len(page.rows)
-        console.print(f"and {more} more, received earlier; --json prints all")
+        terminal.print(f"and {more} more, received earlier; --json prints all")
 
 
 def _cells(row: "WaferRow") -> "list[Text]":

@@ -37,9 +37,13 @@ def connect(url: str) -> Engine:
     try:
         return _engine(make_url(url))
     except (ArgumentError, ImportError, ValueError):
-        raise DatabaseUrlError(
-            "expected the URL of the records' database, sqlite:///FILE or postgresql://..., got another"
-        ) from None
+        raise _refused() from None
+
+
+def _refused() -> DatabaseUrlError:
+    return DatabaseUrlError(
+        "expected the URL of the records' database, sqlite:///FILE or postgresql://..., got another"
+    )
 
 
 def _engine(address: URL) -> Engine:
@@ -53,11 +57,19 @@ def _engine(address: URL) -> Engine:
     return engine
 
 
-def sqlite_file(engine: Engine) -> Path | None:
-    """Return the file of a SQLite database; None for PostgreSQL."""
-    if engine.dialect.name != "sqlite" or not engine.url.database:
+def sqlite_file(url: URL | str) -> Path | None:
+    """Return the file of a SQLite database; None for PostgreSQL.
+
+    Raises:
+        DatabaseUrlError: It is the URL of no database.
+    """
+    try:
+        address = make_url(url)
+    except ArgumentError:
+        raise _refused() from None
+    if address.get_backend_name() != "sqlite" or not address.database:
         return None
-    return Path(engine.url.database)
+    return Path(address.database)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

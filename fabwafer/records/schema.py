@@ -69,7 +69,7 @@ def _upgrade(engine: Engine) -> None:
 
 
 def _version(engine: Engine) -> str | None:
-    file = sqlite_file(engine)
+    file = sqlite_file(engine.url)
     if file is not None and not file.exists():
         return None  # connecting would make an empty file
     with reading(engine) as connection:

@@ -1,8 +1,10 @@
 """Structured logs: one JSON object a line on stderr."""
 
 import asyncio
+import contextlib
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -42,6 +44,19 @@ class RateLimitedLog:
         self._logged = self._left_out = 0
 
 
+class _Lossy:
+    """Standard error without its failures: a full disk or a closed pipe must not end what only wants to log."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+
 def configure() -> None:
     """Set up structlog for a long-running process."""
     structlog.configure(
@@ -53,6 +68,6 @@ def configure() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", _Lossy())),
         cache_logger_on_first_use=True,
     )

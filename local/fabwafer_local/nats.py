@@ -21,6 +21,9 @@ MQTT_FILE: Final = "mqtt.conf"
 USERS_FILE: Final = "users.conf"
 LOG_FILE: Final = "nats.log"
 STORE_DIRECTORY: Final = "jetstream"
+MAX_FILE_STORE: Final = 2**50
+"""No limit: the streams have theirs. By default it is three quarters of what is free at the start, and a server that
+starts again on a fuller disk takes no message for streams that it allowed before (2.15.1)."""
 
 _SHIPPED: Final = files("fabwafer_bridge")
 
@@ -94,7 +97,11 @@ def write_config(
     if cluster is not None:
         routes = ", ".join(f'"nats://{host}:{port}"' for port in cluster.routes)
         server.append(f"cluster {{ name: {cluster.name}, host: {host}, port: {cluster.port}, routes: [ {routes} ] }}")
-    jetstream = [f'store_dir: "{directory / STORE_DIRECTORY}"', f'sync_interval: "{sync_interval}"']
+    jetstream = [
+        f'store_dir: "{directory / STORE_DIRECTORY}"',
+        f'sync_interval: "{sync_interval}"',
+        f"max_file_store: {MAX_FILE_STORE}",
+    ]
     mqtt = [f"host: {host}", f"port: {mqtt_port}"]
     for name, lines in ((SERVER_FILE, server), (JETSTREAM_FILE, jetstream), (MQTT_FILE, mqtt)):
         (directory / name).write_text("\n".join(lines) + "\n")

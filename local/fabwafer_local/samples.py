@@ -68,7 +68,11 @@ class SampleCamera:
             )
             if done.code == 0:
                 credentials = {"fab": FAB, "camera": CAMERA, **json.loads(done.printed)}
-                replace_file(self._file, json.dumps(credentials))
+                try:
+                    replace_file(self._file, json.dumps(credentials))
+                except OSError as error:
+                    complaint = str(error)
+                    break
                 return True
             complaint = done.complaint
         self._say(f"the sample camera got no credentials: {complaint}")

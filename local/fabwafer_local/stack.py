@@ -7,20 +7,26 @@ import os
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 import aiohttp
+from nats.errors import Error as NatsError
 
 from fabwafer.commands.system import SYSTEM_FILE, System, sqlite_url, write_system
 from fabwafer.errors import FabwaferError
 from fabwafer.models.reconciler import Reconciler
 from fabwafer.models.store import Store
 from fabwafer.records import Records, migrate
+from fabwafer.service.disk import readable
+from fabwafer_bridge.settings import StreamSettings
+from fabwafer_bridge.system_account import ServerConnection
 from fabwafer_handlers.management import Management, TorchServe
 from fabwafer_local import nats, torchserve
 from fabwafer_local.ports import Ports, free_ports
 from fabwafer_local.rollout import Archives
+from fabwafer_local.room import Room, stream_limits
 from fabwafer_local.samples import SampleCamera
 from fabwafer_local.supervisor import Part, PartFailedError, ServerSpec, Supervisor, fabwafer_command
 
@@ -30,6 +36,8 @@ STOP_BRIDGE_SECONDS: Final = 8.0
 STOP_SERVERS_SECONDS: Final = 6.0
 STOP_BUS_SECONDS: Final = 4.0
 """The three follow each other, since the bridge drains into the others: all processes have ended within 20 s."""
+LOOK_AT_BUS_SECONDS: Final = 2.0
+LOOK_AT_BRIDGE_SECONDS: Final = 1.0
 BRIDGE_USER: Final = "bridge"
 
 
@@ -70,7 +78,8 @@ class Stack:
         self._logs = directory / "logs"
         self._ports = ports
         self._say = say
-        self._supervisor = Supervisor(directory, say)
+        self._room = Room(directory, say)
+        self._supervisor = Supervisor(directory, say, self._room)
         self._camera = SampleCamera(directory, self._supervisor, say)
         self._device_auth_port, *server_ports = free_ports(5)
         self._server_ports = torchserve.TorchServePorts(ports.inference, *server_ports)
@@ -102,22 +111,21 @@ class Stack:
         if ended := self._supervisor.clean():
             self._say(f"ended {ended} processes that a system that was killed had left")
         self._remove_temporary()
-        await asyncio.to_thread(migrate, self.system.database_url)
+        await self._room.storing(lambda: migrate(self.system.database_url))
+        try:  # before the bus, whose streams may take half of what is left then
+            model_server = await self._room.storing(self._prepare_model_server)
+        except (FabwaferError, OSError) as error:
+            raise StackError(f"the model server cannot start: {error}") from None
         # The model server takes longest, so it starts first; the bridge waits for each part that it needs.
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._start_model_server(http))
+                    group.create_task(self._start_model_server(http, model_server))
                     group.create_task(self._start_bus(http))
             except* (PartFailedError, StackError) as failed:
                 raise failed.exceptions[0] from None
 
-    async def _start_model_server(self, http: aiohttp.ClientSession) -> None:
-        try:
-            spec = await asyncio.to_thread(self._prepare_model_server)
-        except (FabwaferError, OSError) as error:
-            raise StackError(f"the model server cannot start: {error}") from None
-        (self._directory / TEMPORARY_FILE).write_text(str(spec.temporary))
+    async def _start_model_server(self, http: aiohttp.ClientSession, spec: ServerSpec) -> None:
         await self._supervisor.start(
             Part("model server", spec.argv, spec.env, self._logs / "model-server.log", _answers(http, spec.ready_url))
         )
@@ -125,11 +133,15 @@ class Stack:
 
     def _prepare_model_server(self) -> ServerSpec:
         archive = self._archives.at_start(self._records, self._say)
-        return torchserve.prepare(self._directory / "torchserve", archive, self._server_ports)
+        spec = torchserve.prepare(self._directory / "torchserve", archive, self._server_ports)
+        (self._directory / TEMPORARY_FILE).write_text(str(spec.temporary))
+        return spec
 
     async def _start_bus(self, http: aiohttp.ClientSession) -> None:
         directory = self._directory / "nats"
-        config = nats.write_config(directory, client_port=self._ports.nats, mqtt_port=self._ports.mqtt)
+        config = await self._room.storing(
+            lambda: nats.write_config(directory, client_port=self._ports.nats, mqtt_port=self._ports.mqtt)
+        )
 
         async def bus_ready() -> bool:
             return await asyncio.to_thread(nats.is_ready, self._ports.nats, self._ports.mqtt)
@@ -144,15 +156,27 @@ class Stack:
                 own_log=directory / nats.LOG_FILE,
             )
         )
-        write_system(self._directory, self.system)
-        await self._make_streams()
+        await self._room.storing(lambda: write_system(self._directory, self.system))
+        await self._make_streams(directory / nats.STORE_DIRECTORY)
         await asyncio.gather(self._start_bridge(http), self._start_device_auth(http, directory))
         await self._camera.make()
 
-    async def _make_streams(self) -> None:
-        done = await self._supervisor.run("streams", fabwafer_command("streams", "--data", str(self._directory)))
-        if done.code:
-            raise StackError(f"the streams could not be made: {done.complaint.splitlines()[-1]}")
+    async def _make_streams(self, store: Path) -> None:
+        room = self._room.for_bus(store)
+        limits = stream_limits(room, StreamSettings.read())
+        self._say(
+            f"the streams may hold {readable(limits.total)}, images and predictions on their way; streams and records "
+            f"have {readable(room)} on this disk"
+        )
+        while True:
+            done = await self._supervisor.run(
+                "streams", fabwafer_command("streams", "--data", str(self._directory)), limits.environment()
+            )
+            if not done.code:
+                return
+            if not await self._room.wait():
+                complaint = done.complaint.splitlines() or ["it gave no reason"]
+                raise StackError(f"the streams could not be made: {complaint[-1]}")
 
     async def _start_bridge(self, http: aiohttp.ClientSession) -> None:
         env = self._env | {
@@ -203,6 +227,9 @@ class Stack:
     async def watch(self) -> None:
         """Restart parts that die, and keep the model server at the champion and the candidate. Return only by raising.
 
+        A bus that stores nothing any more is restarted once the disk has room, and what makes the bridge unready is
+        shown.
+
         Raises:
             PartFailedError: A part died too often.
         """
@@ -210,17 +237,51 @@ class Stack:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._supervisor.watch())
                 group.create_task(self._reconciler.run())
+                group.create_task(self._watch_bus())
+                group.create_task(self._watch_bridge())
         except* PartFailedError as failed:
             raise failed.exceptions[0] from None
 
+    async def _watch_bus(self) -> None:
+        """Restart a bus that found no room for a message: it stores nothing any more in that stream (2.15.1)."""
+        while True:
+            await asyncio.sleep(LOOK_AT_BUS_SECONDS)
+            if error := await self._write_error():
+                self._say(f"the bus stores nothing any more: {error}")
+                await self._room.wait()
+                self._say("NATS server is started again, so that it stores messages")
+                await self._supervisor.restart("NATS server")
+
+    async def _write_error(self) -> str | None:
+        url = f"nats://device-auth:{self._device_auth_password}@127.0.0.1:{self._ports.nats}"
+        try:
+            server = await ServerConnection.open(url, asyncio.Event())
+            try:
+                return await server.write_error()
+            finally:
+                await server.close()
+        except (NatsError, OSError, TimeoutError):  # it is away, which its watcher sees
+            return None
+
+    async def _watch_bridge(self) -> None:
+        shown = ""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
+            while True:
+                reason = await _unready(http, self.system.metrics_url)
+                if reason is not None and reason != shown:
+                    self._say(f"bridge: {reason}" if reason else "bridge: ready again")
+                    shown = reason
+                await asyncio.sleep(LOOK_AT_BRIDGE_SECONDS)
+
     async def stop(self) -> None:
         """Let the bridge finish what is under way, then end all parts."""
-        (self._directory / SYSTEM_FILE).unlink(missing_ok=True)
-        await self._supervisor.stop(["bridge"], STOP_BRIDGE_SECONDS)
-        await self._supervisor.stop(["device-auth", "model server"], STOP_SERVERS_SECONDS)
-        await self._supervisor.stop(["NATS server"], STOP_BUS_SECONDS)
-        self._records.close()
-        self._remove_temporary()
+        async with contextlib.AsyncExitStack() as last:  # whatever fails, no process stays
+            last.callback(self._remove_temporary)
+            last.callback(self._records.close)
+            last.push_async_callback(self._supervisor.stop, ["NATS server"], STOP_BUS_SECONDS)
+            last.push_async_callback(self._supervisor.stop, ["device-auth", "model server"], STOP_SERVERS_SECONDS)
+            last.push_async_callback(self._supervisor.stop, ["bridge"], STOP_BRIDGE_SECONDS)
+            (self._directory / SYSTEM_FILE).unlink(missing_ok=True)
 
     def _remove_temporary(self) -> None:
         """Remove the private folder of this system's model server, or of a killed system's."""
@@ -239,3 +300,12 @@ def _answers(http: aiohttp.ClientSession, url: str) -> Callable[[], Awaitable[bo
             return False
 
     return ready
+
+
+async def _unready(http: aiohttp.ClientSession, url: str) -> str | None:
+    """Return why a part says that it is not ready, an empty text where it is; None where it does not answer."""
+    try:
+        async with http.get(f"{url}/readyz") as response:
+            return "" if response.status == HTTPStatus.OK else (await response.text()).strip()
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return None

@@ -11,15 +11,21 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import psutil
 
 from fabwafer.errors import FabwaferError
 from fabwafer.service.files import replace_file
+from fabwafer_local.room import Room
 
 PARTS_FILE: Final = "parts.json"
+PARTS_BYTES: Final = 1024
 READY_SECONDS: Final = 90.0
+FULL_DISK_SECONDS: Final = 5.0
+"""Pause before a part that died on a full disk is started again."""
+RESTART_SECONDS: Final = 10.0
+"""How long a part that is to be started again has to end by itself."""
 DEATHS: Final = 5
 WITHIN_SECONDS: Final = 60.0
 """A part that died `DEATHS` times within this time is not started again."""
@@ -98,11 +104,14 @@ class Supervisor:
     Args:
         directory: Holds the list of the processes started, so that the next supervisor can end them after a kill.
         say: Shows the user what happens, a line at a time.
+        room: The room on the disk; while there is none, a part that dies is started again however often it does.
     """
 
-    def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, say: Callable[[str], None], room: Room) -> None:
         self._file = directory / PARTS_FILE
+        self._room = room
         self._say = say
+        self._restarting: set[str] = set()
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._written: dict[str, tuple[int, float]] = {}
         self._watchers: list[asyncio.Task[None]] = []
@@ -133,9 +142,30 @@ class Supervisor:
         Raises:
             PartFailedError: It ended, or was not ready in time.
         """
-        await self._spawn(part)
-        await self._until_ready(part)
+        while True:
+            await self._spawn(part)
+            try:
+                await self._until_ready(part)
+            except PartFailedError:
+                if not self._room.short():
+                    raise
+                end_session(self._running[part.name].pid, self._written[part.name][1])
+                await self._room.wait()
+            else:
+                break
         self._watchers.append(asyncio.create_task(self._watch(part)))
+
+    async def restart(self, name: str) -> None:
+        """End a part that runs but does not do its work, so that it is started again; this is no death."""
+        process = self._running[name]
+        self._restarting.add(name)
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), timeout=RESTART_SECONDS)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
 
     async def watch(self) -> None:
         """Wait until a part fails for good; return only by raising.
@@ -167,10 +197,17 @@ class Supervisor:
             del self._written[name]
         self._write()
 
-    async def run(self, name: str, argv: Sequence[str]) -> Done:
-        """Run a program to its end; it is killed when this is cancelled, or by the next supervisor."""
+    async def run(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Done:
+        """Run a program to its end; it is killed when this is cancelled, or by the next supervisor.
+
+        Args:
+            name: Its name in the list of processes.
+            argv: Its command line.
+            env: Its environment; this process's by default.
+        """
         process = await asyncio.create_subprocess_exec(
             *argv,
+            env=None if env is None else dict(env),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -190,7 +227,11 @@ class Supervisor:
         part.log.parent.mkdir(parents=True, exist_ok=True)
         if part.log.exists() and part.log.stat().st_size > LOG_BYTES:
             part.log.replace(part.log.with_suffix(".old.log"))
-        with part.log.open("ab") as log:
+        with contextlib.ExitStack() as stack:
+            try:
+                log: IO[bytes] | int = stack.enter_context(part.log.open("ab"))
+            except OSError:  # a full disk
+                log = asyncio.subprocess.DEVNULL
             process = await asyncio.create_subprocess_exec(
                 *part.argv,
                 env=dict(part.env),
@@ -210,10 +251,18 @@ class Supervisor:
         self._write()
 
     def _write(self) -> None:
-        if self._written:
-            replace_file(self._file, json.dumps(self._written))
-        else:
+        if not self._written:
             self._file.unlink(missing_ok=True)
+            return
+        content = json.dumps(self._written).ljust(PARTS_BYTES).encode()
+        try:
+            if self._file.exists():  # in its place, which needs no room on a full disk
+                with self._file.open("r+b") as file:
+                    file.write(content)
+            else:
+                replace_file(self._file, content)
+        except OSError as error:
+            self._say(f"the processes cannot be written to {self._file}: {error}")
 
     async def _until_ready(self, part: Part) -> None:
         process = self._running[part.name]
@@ -230,11 +279,18 @@ class Supervisor:
         while True:
             process = self._running[part.name]
             code = await process.wait()
-            deaths.append(time.monotonic())
-            if len(deaths) == DEATHS and deaths[-1] - deaths[0] < WITHIN_SECONDS:
-                raise PartFailedError(part, f"died {DEATHS} times within {WITHIN_SECONDS:g} s, last with {code}")
             cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            self._say(f"{part.name} died ({cause}): starting it again")
+            if part.name in self._restarting:
+                self._restarting.discard(part.name)
+            elif self._room.short():
+                deaths.clear()
+                self._say(f"{part.name} died ({cause}) while the disk is full: starting it again")
+                await asyncio.sleep(FULL_DISK_SECONDS)
+            else:
+                deaths.append(time.monotonic())
+                if len(deaths) == DEATHS and deaths[-1] - deaths[0] < WITHIN_SECONDS:
+                    raise PartFailedError(part, f"died {DEATHS} times within {WITHIN_SECONDS:g} s, last with {code}")
+                self._say(f"{part.name} died ({cause}): starting it again")
             # Processes that it started must not hold its ports, or work beside the new one.
             end_session(process.pid, self._written[part.name][1])
             await self._spawn(part)

@@ -1,6 +1,7 @@
 """The view of a running local system: the wafers received, and their predictions."""
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fabwafer.commands.text import printable
+from fabwafer.commands.text import one_line, printable
 from fabwafer.defects import NOT_A_WAFER, is_defect
 from fabwafer.messages.bodies import read_device_prediction, read_stored_alert
 from fabwafer.messages.headers import SOURCE
@@ -94,7 +95,7 @@ class View:
             at=time.strftime("%H:%M:%S"),
             sender=f"{prediction.fab}/{prediction.camera}",
             imgid=prediction.imgid,
-            prediction=printable(prediction.prediction),
+            prediction=one_line(prediction.prediction),
             probability=prediction.probability,
             source="cluster" if cluster else "device",
             latency=(time.perf_counter() - seen) * 1000 if seen is not None else None,
@@ -117,7 +118,8 @@ class View:
                 row.alert = True
 
     def _print(self, line: str) -> None:
-        self._console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
+        with contextlib.suppress(OSError):  # a closed pipe or a full disk must not end the system
+            self._console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
 
     async def draw(self) -> None:
         """Draw the table on a terminal until cancelled."""

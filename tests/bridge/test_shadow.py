@@ -122,10 +122,13 @@ def test_what_a_candidate_says_is_recorded_and_nobody_hears_it(trying: Trying) -
     wait_until(lambda: len(trying.said_by("tiny-2")) == len(IMAGES), trying.bridge.last_words)
     assert all(said.shadow and not said.alert for said in trying.said_by("tiny-2"))
     assert {wafer.current.model for wafer in trying.records.wafers() if wafer.current} == {"tiny-1"}
-    assert len(trying.heard()) == len(IMAGES)
+    wait_until(lambda: len(trying.heard()) == len(IMAGES), "the champion's predictions on MQTT")
     assert not any(b"tiny-2" in body for body in trying.heard())
     assert trying.bridge.metric("fabwafer_predictions_total", model="tiny-2") == 0
-    assert trying.bridge.metric("fabwafer_shadow_predictions_total", model="tiny-2") == len(IMAGES)
+    wait_until(  # counted after they are stored
+        lambda: trying.bridge.metric("fabwafer_shadow_predictions_total", model="tiny-2") == len(IMAGES),
+        trying.bridge.last_words,
+    )
     assert len(trying.records.compared("tiny-2")) == len(IMAGES)
 
 
@@ -142,7 +145,10 @@ def test_no_image_goes_to_a_candidate_without_a_trial_or_after_it(trying: Trying
     # Whatever had been copied before stands before these in the stream.
     wait_until(lambda: len(trying.said_by("tiny-2")) >= len(IMAGES), trying.bridge.last_words)
     assert len(trying.said_by("tiny-2")) == len(IMAGES)
-    assert trying.bridge.metric("fabwafer_messages_total", consumer="shadow") == len(IMAGES)
+    wait_until(
+        lambda: trying.bridge.metric("fabwafer_messages_total", consumer="shadow") == len(IMAGES),
+        trying.bridge.last_words,
+    )
 
 
 def test_while_a_candidate_is_not_there_production_goes_on_and_its_images_wait(

@@ -71,7 +71,7 @@ class System:
         before: object = None
         async with self.jetstream() as js:
             while True:
-                waiting = await _waiting(js, self.durables)
+                waiting = await waiting_messages(js, self.durables)
                 if waiting is not None and not any(waiting.values()):
                     return
                 if waiting != before:
@@ -96,7 +96,7 @@ class System:
             await client.close()
 
 
-async def _waiting(js: JetStreamContext, durables: Sequence[tuple[str, str]]) -> dict[str, int] | None:
+async def waiting_messages(js: JetStreamContext, durables: Sequence[tuple[str, str]]) -> dict[str, int] | None:
     """How many messages wait for each durable; None while the bus does not say."""
     waiting = {}
     for stream, durable in durables:

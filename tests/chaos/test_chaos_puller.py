@@ -6,6 +6,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
+from fabwafer.service.process import end
 from fabwafer_bridge.connection import connect
 from fabwafer_bridge.puller import Puller
 from tests.support.nats_servers import NatsServer
@@ -77,4 +78,29 @@ async def test_a_puller_that_stops_leaves_at_once_to_the_next_what_it_did_not_be
     second = Puller(client, "POST", "postman", window=64)
     await second.start()
     await carried(second, range(16, 100))  # the server alone would wait for the first one for minutes
+    await client.close()
+
+
+async def test_what_is_worked_on_when_a_consumer_is_cancelled_goes_to_the_next_at_once(
+    nats_server: NatsServer,
+) -> None:
+    client = await connect(nats_server.url, name="test")
+    await ensure_streams(client)
+    await post(client, range(40))
+    first = Puller(client, "POST", "postman", window=64)
+    await first.start()
+    holding = asyncio.Event()
+
+    async def work() -> None:
+        async with first.held(await first.batch(16)):
+            holding.set()
+            await asyncio.Event().wait()
+
+    works = [asyncio.create_task(work()) for _ in range(2)]
+    await holding.wait()
+    await first.stop()
+    await end(works)
+    second = Puller(client, "POST", "postman", window=64)
+    await second.start()
+    await carried(second, range(40))  # the server alone would wait for the first one for minutes
     await client.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 import nats
 
 from fabwafer.commands.system import CAMERA_FILE
+from fabwafer_local.room import Room
 from fabwafer_local.samples import SampleCamera, write_samples
 from fabwafer_local.supervisor import Supervisor
 from tests.support.device_auth import DeviceAuthProcess, describe_system
@@ -26,7 +27,7 @@ async def test_a_camera_whose_password_was_changed_gets_another_and_sends(
     describe_system(tmp_path, nats_server)
     await make_streams(nats_server.url)
     lines: list[str] = []
-    camera = SampleCamera(tmp_path, Supervisor(tmp_path, lines.append), lines.append)
+    camera = SampleCamera(tmp_path, Supervisor(tmp_path, lines.append, Room(tmp_path, lines.append)), lines.append)
     images = write_samples(tmp_path / "samples", 3)
     with DeviceAuthProcess(nats_server):
         await camera.make()
@@ -45,7 +46,7 @@ async def test_what_cannot_be_sent_is_told(nats_server: NatsServer, tmp_path: Pa
     describe_system(tmp_path, nats_server)
     await make_streams(nats_server.url)
     lines: list[str] = []
-    camera = SampleCamera(tmp_path, Supervisor(tmp_path, lines.append), lines.append)
+    camera = SampleCamera(tmp_path, Supervisor(tmp_path, lines.append, Room(tmp_path, lines.append)), lines.append)
     with DeviceAuthProcess(nats_server):
         await camera.make()
         await camera.send([tmp_path / "missing.png"], 100)

@@ -4,17 +4,15 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psutil
 import pytest
 
-from fabwafer.commands.system import SYSTEM_FILE, System, read_system
+from fabwafer.commands.system import SYSTEM_FILE
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 from fabwafer.models.card import read_card
@@ -24,94 +22,7 @@ from fabwafer_local.supervisor import PARTS_FILE
 from tests.support import tiny_models
 from tests.support.devices import Device
 from tests.support.running import wait_until
-
-
-class Up:
-    """A `fabwafer up` in a process of its own, as a script would run it."""
-
-    def __init__(self, data: Path, *arguments: str, **env: str) -> None:
-        self.data = data
-        data.mkdir(parents=True, exist_ok=True)
-        self._output = data.parent / f"{data.name}.txt"
-        with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "fabwafer.cli", "up", "--data", str(data), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=os.environ | env,
-                start_new_session=True,
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    @property
-    def output(self) -> str:
-        return self._output.read_text()
-
-    def wait_for(self, text: str, count: int = 1) -> None:
-        def there() -> bool:
-            assert self.process.poll() is None or text in self.output, self.output
-            return self.output.count(text) >= count
-
-        wait_until(there, lambda: f"{text!r} in: {self.output}")
-
-    def running(self) -> Self:
-        self.wait_for("Running after")
-        return self
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(timeout=60)
-
-    @property
-    def system(self) -> System:
-        return read_system(self.data)
-
-    def sessions(self) -> set[int]:
-        """The sessions of its parts."""
-        return {pid for pid, _ in json.loads((self.data / PARTS_FILE).read_text()).values()}
-
-    def part(self, name: str) -> int:
-        """The process id of a part."""
-        return int(json.loads((self.data / PARTS_FILE).read_text())[name][0])
-
-
-def left(up: Up, sessions: set[int]) -> list[str]:
-    """The processes that still run: of the parts' sessions, or at work on the data directory."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid == up.process.pid or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            line = " ".join(process.cmdline())
-            if os.getsid(process.pid) in sessions or f"{up.data}/" in line or f"--data {up.data} " in f"{line} ":
-                found.append(line)
-        except (ProcessLookupError, psutil.Error):
-            continue
-    return found
-
-
-def fabwafer(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fabwafer.cli", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def records(up: Up, *arguments: str) -> list[dict[str, Any]]:
-    shown = fabwafer("records", "--data", str(up.data), "--json", *arguments, cwd=up.data)
-    assert shown.returncode == 0, shown.stderr
-    return [json.loads(line) for line in shown.stdout.splitlines()]
+from tests.support.up import Up, fabwafer, left, records
 
 
 @pytest.fixture
@@ -135,8 +46,8 @@ def test_samples_come_back_as_predictions_and_stand_in_the_records(up: Up) -> No
     up.wait_for("(cluster)", count=3)
     for name in ("mqtt://127.0.0.1:", "nats://127.0.0.1:", "/v2/models/wafer/infer", "/metrics"):
         assert name in up.output
-    found = records(up, "--fab", "demo")
-    wait_until(lambda: len(records(up, "--fab", "demo")) == 3, "three records")
+    # Images and predictions are recorded by two consumers.
+    wait_until(lambda: [len(one["predictions"]) for one in records(up, "--fab", "demo")] == [1, 1, 1], "three records")
     found = records(up, "--fab", "demo")
     assert [one["imgid"] for one in found] == ["001-Center", "002-Donut", "003-Edge-Loc"]
     assert all(one["predictions"][0]["source"] == "cluster" for one in found)
@@ -209,9 +120,15 @@ def test_a_promoted_version_answers_and_after_a_rollback_the_shipped_one_does(
         up.wait_for(f"model {version} serves from now on")
         sent = fabwafer("send", str(image), *data, cwd=tmp_path)
         assert sent.returncode == 0, sent.stderr
-        (new,) = [one for one in records(up, "--fab", "demo") if one["imgid"] not in before]
-        assert [one["model"] for one in new["predictions"]] == [version]
-        before.add(new["imgid"])
+
+        def models(seen: frozenset[str] = frozenset(before)) -> dict[str, list[str]]:
+            """Of the wafers that are new."""
+            found = [one for one in records(up, "--fab", "demo") if one["imgid"] not in seen]
+            return {one["imgid"]: [said["model"] for said in one["predictions"]] for one in found}
+
+        wait_until(lambda: list(models().values()) not in ([], [[]]), "the record with its prediction")
+        assert list(models().values()) == [[version]]
+        before |= set(models())
 
 
 def test_a_candidate_answers_its_share_beside_the_champion_and_nobody_hears_it(
@@ -230,8 +147,12 @@ def test_a_candidate_answers_its_share_beside_the_champion_and_nobody_hears_it(
     assert json.loads(sent.stdout)["model"] == read_card(default_model()).version
 
     def said() -> dict[str, bool]:
-        (record,) = [one for one in records(up, "--fab", "demo") if one["imgid"] == "on-trial"]
-        return {one["model"]: one.get("shadow", False) for one in record["predictions"]}
+        return {
+            prediction["model"]: prediction.get("shadow", False)
+            for one in records(up, "--fab", "demo")
+            if one["imgid"] == "on-trial"
+            for prediction in one["predictions"]
+        }
 
     wait_until(lambda: len(said()) == 2, "the candidate's word")
     assert said() == {read_card(default_model()).version: False, "tiny-3": True}
@@ -349,12 +270,14 @@ def test_nothing_that_a_device_sends_stops_the_view_or_the_stop(tmp_path: Path) 
                 {"prediction": "lo\0c\ud800"},
                 {"imgid": "[/x]"},
                 {"prediction": "[/bold] \x1b[2J"},
+                {"prediction": "a line\nof its own"},
                 {"source": "cluster"},
                 {"probability": "1e999"},
             ):
                 device.publish("fabwafer/demo/camera1/prediction/x", json.dumps(body | changes))
         running.wait_for("Loc 40% (device)")
         running.wait_for("[/bold] \\x1b[2J 40% (device)")
+        running.wait_for("a line\\nof its own 40% (device)")
         sessions = running.sessions()
         assert running.stop() == 0
         assert "Traceback" not in running.output
@@ -387,3 +310,17 @@ def test_a_part_that_cannot_start_is_named_with_its_last_lines(tmp_path: Path) -
         assert broken.process.wait(timeout=120) == 1
     assert str(model) in broken.output
     assert "Traceback" not in broken.output
+
+
+def test_a_system_whose_output_nobody_reads_any_more_goes_on(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with Up(tmp_path / "data", "--samples", "2", output=Path(f"/proc/self/fd/{writing}")) as running:
+        os.close(writing)
+        with os.fdopen(reading) as first_lines:
+            while "Running after" not in first_lines.readline():
+                pass
+        wait_until(lambda: len(records(running)) == 2, "two records")
+        sessions = running.sessions()
+        assert running.process.poll() is None
+        running.stop()
+    assert left(running, sessions) == []

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fabwafer.service.files import replace_file
+from tests.support.small_disks import SmallDisk
 
 
 def test_a_file_is_made_and_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -30,3 +31,13 @@ def test_a_file_that_cannot_be_written_stays_what_it_was(tmp_path: Path) -> None
     with pytest.raises(OSError, match="directory"):
         replace_file(file, "second")
     assert file.read_text() == "first"
+
+
+def test_a_full_disk_keeps_the_old_file_and_no_part_of_the_new_one(small_disk: SmallDisk) -> None:
+    file = small_disk.path / "state.json"
+    replace_file(file, "first")
+    small_disk.fill(leave=1 << 16)
+    with pytest.raises(OSError, match="No space left"):
+        replace_file(file, bytes(1 << 20))
+    assert file.read_text() == "first"
+    assert {one.name for one in small_disk.path.iterdir()} == {"state.json", "ballast"}

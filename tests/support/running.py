@@ -54,7 +54,7 @@ class _Process:
     """A program in a session of its own, that can be killed and started again."""
 
     def __init__(self, argv: list[str], env: dict[str, str], log: Path) -> None:
-        self._argv, self._env, self.log = argv, env, log
+        self._argv, self.environment, self.log = argv, env, log
         self._process: subprocess.Popen[bytes] | None = None
         self._created = 0.0
 
@@ -66,7 +66,12 @@ class _Process:
     def spawn(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._argv, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self._argv,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self._created = time.time()
 

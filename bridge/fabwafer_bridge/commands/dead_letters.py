@@ -9,6 +9,7 @@ import typer
 from fabwafer.commands.app import Commands
 from fabwafer.commands.connections import open_bus
 from fabwafer.commands.options import Data, Json
+from fabwafer.commands.text import console
 from fabwafer.errors import FabwaferError
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ async def replay(
 
 async def _list(js: "JetStreamContext", as_json: bool) -> None:
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -62,7 +62,7 @@ async def _list(js: "JetStreamContext", as_json: bool) -> None:
             reason = f"{letter.reason} ({letter.size} bytes)"
             table.add_row(str(letter.id), when, escape(letter.subject), escape(reason))
     if not as_json:
-        Console().print(table if table.row_count else "No dead letters.")
+        console().print(table if table.row_count else "No dead letters.")
 
 
 async def _replay(js: "JetStreamContext", ids: list[int] | None, as_json: bool) -> None:

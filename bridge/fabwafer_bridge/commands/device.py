@@ -18,6 +18,7 @@ from fabwafer.commands.app import Commands
 from fabwafer.commands.connections import BusUnavailableError, open_bus
 from fabwafer.commands.options import Data, Json
 from fabwafer.commands.system import SystemNotFoundError, address
+from fabwafer.commands.text import console
 
 if TYPE_CHECKING:
     from fabwafer_bridge.devices import Credentials, Devices
@@ -83,14 +84,13 @@ async def list_(data: Data = None, as_json: Json = False) -> None:
             shown = {"user": device.user, "fab": device.fab, "camera": device.camera, "created": device.created}
             print(json.dumps(shown))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("user", "fab", "camera", "created")
     for device in listed:
         created = datetime.fromtimestamp(device.created / 1000, UTC)
         table.add_row(device.user, device.fab, device.camera, f"{created:%Y-%m-%d %H:%M:%S} UTC")
-    Console().print(table if table.row_count else "No devices.")
+    console().print(table if table.row_count else "No devices.")
 
 
 async def _hand_over(

@@ -11,6 +11,7 @@ import typer
 
 from fabwafer.commands.app import Commands
 from fabwafer.commands.options import Data
+from fabwafer.commands.text import console
 
 if TYPE_CHECKING:
     from fabwafer.models.store import Store
@@ -58,8 +59,6 @@ def up(
 
 async def _run(directory: Path, store: "Store", ports: "Ports", samples: int) -> None:
     """Run the system until a signal asks it to stop, or until a part fails for good."""
-    from rich.console import Console
-
     from fabwafer.service.process import STOP_SIGNALS, end, first_of, until_signal
     from fabwafer_local.stack import Stack
     from fabwafer_local.view import View
@@ -67,7 +66,7 @@ async def _run(directory: Path, store: "Store", ports: "Ports", samples: int) ->
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:  # a terminal that cannot show a letter must not end the system
         reconfigure(errors="backslashreplace")
-    view = View(Console())
+    view = View(console())
 
     async def run(stopping: asyncio.Event) -> None:
         stack = Stack(directory, store, ports, view.say)
@@ -103,8 +102,12 @@ async def _work(stack: "Stack", view: "View", directory: Path, samples: int) -> 
             group.create_task(view.draw())
             group.create_task(stack.watch())
             if samples:
-                files = await asyncio.to_thread(write_samples, directory / "samples", samples)
-                await stack.send_samples(files, SAMPLE_RATE)
+                try:
+                    files = await asyncio.to_thread(write_samples, directory / "samples", samples)
+                except OSError as error:
+                    view.say(f"the samples could not be written: {error}")
+                else:
+                    await stack.send_samples(files, SAMPLE_RATE)
     except* (PartFailedError, StackError) as failed:
         raise failed.exceptions[0] from None
 

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fabwafer.commands.app import Commands
 from fabwafer_training.commands.source import HELP
 
 if TYPE_CHECKING:
     from fabwafer_training.dataset import Dataset
 
-app = typer.Typer(no_args_is_help=True, help="Convert labelled wafer maps, and show what is in them.")
+app = Commands(no_args_is_help=True, help="Convert labelled wafer maps, and show what is in them.")
 
 _Source = Annotated[str, typer.Argument(help=HELP)]
 
@@ -48,10 +49,10 @@ def show(
     """Show how many maps of each class there are, and which training would leave out."""
     import json
 
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from fabwafer.commands.text import console
     from fabwafer_training.splits import clean
 
     data = _read(source)
@@ -77,9 +78,9 @@ def show(
     table.add_column("maps", justify="right")
     for name, count in data.counts().items():
         table.add_row(escape(name), str(count))
-    console = Console()
-    console.print(table)
-    console.print(
+    terminal = console()
+    terminal.print(table)
+    terminal.print(
         f"Training leaves out {len(left_out.conflicting)} maps with conflicting labels "
         f"and {len(left_out.repeated)} exact duplicates."
     )

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from fabwafer.commands.app import Commands
 from fabwafer_training.commands.source import HELP
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command()
@@ -69,11 +70,12 @@ def evaluate(
 
 
 def _print_tables(result: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from fabwafer.commands.text import console
+
+    terminal = console()
     title = f"{result['model']['name']} {result['model']['version']} on {result['data']['name']}"
     figures = Table(title=escape(title))
     figures.add_column("figure")
@@ -83,7 +85,7 @@ def _print_tables(result: dict[str, Any]) -> None:
     for key, value in result.items():
         if isinstance(value, float):
             figures.add_row(key, f"{value:.4f}", f"{natural[key]:.4f}" if key in natural else "")
-    console.print(figures)
+    terminal.print(figures)
     classes = Table(title=f"classes of {result['maps']} maps")
     for heading in ("class", "precision", "recall", "f1", "maps", "mostly taken for"):
         classes.add_column(heading, justify="left" if heading in ("class", "mostly taken for") else "right")
@@ -100,11 +102,11 @@ def _print_tables(result: dict[str, Any]) -> None:
             str(figure["support"]),
             escape(taken),
         )
-    console.print(classes)
+    terminal.print(classes)
     review, alert = result["review"], result["alert"]
-    console.print(
+    terminal.print(
         f"{review['share']:.1%} of the maps would go to review; of the others {review['error_rate_of_others']:.2%} "
         f"are wrong."
     )
     threshold = "no threshold reaches it" if alert["threshold"] is None else f"threshold {alert['threshold']:.3f}"
-    console.print(f"For {alert['precision']:.0%} of alerts to be right: {threshold}.")
+    terminal.print(f"For {alert['precision']:.0%} of alerts to be right: {threshold}.")

@@ -87,9 +87,8 @@ def retrain(
     import tempfile
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from fabwafer.commands.system import store_address
+    from fabwafer.commands.text import console
     from fabwafer.errors import FabwaferError
     from fabwafer.models import rollout
     from fabwafer.models.card import ModelRefusedError
@@ -101,10 +100,10 @@ def retrain(
     from fabwafer_training.readers import read
     from fabwafer_training.retrain import retrain as run
 
-    console = Console(stderr=True, soft_wrap=True, quiet=not processes.is_first())
+    terminal = console(stderr=True, soft_wrap=True, markup=False, quiet=not processes.is_first())
 
     def show(done: "Epoch") -> None:
-        console.print(f"epoch {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s")
+        terminal.print(f"epoch {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s")
 
     on_trial = False
     try:
@@ -117,7 +116,7 @@ def retrain(
                 champion = rollout.champion_folder(records, opened, Path(folder)) if records else default_model()
             reviewed = read(f"records:{url}" if url and reviews == "records" else reviews)
             if len(reviewed) == 0 and not reviewed.unread:
-                console.print("No wafer was reviewed: there is nothing to retrain on.")
+                terminal.print("No wafer was reviewed: there is nothing to retrain on.")
                 return
             outcome = run(
                 read(base),
@@ -128,7 +127,7 @@ def retrain(
                 maps_per_epoch=maps_per_epoch,
                 limits=Limits(gold_maps, macro_f1_fall, recall_fall, recall_floor, missed_as_none),
                 seed=seed,
-                tell=console.print,
+                tell=terminal.print,
                 report=show,
             )
             if outcome is None:
@@ -136,13 +135,13 @@ def retrain(
             if records and outcome.published and outcome.verdict.passed:
                 on_trial = rollout.start_first_trial(records, outcome.version, author=AUTHOR)
     except (FabwaferError, OSError) as error:
-        console.print(str(error))
+        terminal.print(str(error))
         lasting = isinstance(error, (DamagedError, DataError, ModelRefusedError, SchemaError))
         raise typer.Exit(UNUSABLE if lasting and not isinstance(error, UnreachableError) else 1) from None
     if as_json:
         print(json.dumps(asdict(outcome), default=str))
     for sentence in _summary(outcome, on_trial=on_trial, records=url is not None):
-        console.print(sentence)
+        terminal.print(sentence)
     if not outcome.published:
         raise typer.Exit(REFUSED)
 

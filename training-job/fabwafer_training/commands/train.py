@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fabwafer.commands.app import Commands
 from fabwafer_training.commands.source import HELP
 
 if TYPE_CHECKING:
     from fabwafer_training.train import Epoch
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command()
@@ -56,8 +57,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a model on labelled wafer maps, calibrate, quantise and measure it, and write it with its card."""
-    from rich.console import Console
-
+    from fabwafer.commands.text import console
     from fabwafer.models.card import ModelRefusedError, read_card
     from fabwafer.models.store import StoreError, checked_version
     from fabwafer_training import processes
@@ -67,11 +67,11 @@ def train(
     from fabwafer_training.readers import read
     from fabwafer_training.train import Settings
 
-    console = Console(stderr=True, soft_wrap=True, quiet=not processes.is_first())
+    terminal = console(stderr=True, soft_wrap=True, markup=False, quiet=not processes.is_first())
 
     def show(done: "Epoch") -> None:
         left = (done.of - done.number) * done.seconds / 60
-        console.print(
+        terminal.print(
             f"epoch {done.number} of {done.of}: loss {done.loss:.4f}, {done.seconds:.0f} s, about {left:.0f} min left"
         )
 
@@ -83,7 +83,7 @@ def train(
         stages = widths_of(widths)
         pyramid = len(stages) >= PYRAMID_STAGES
         weights, shape = None, Shape(stages, blocks, excitation=True, pyramid=pyramid, patterns=True)
-        material = prepare(read(data), held_out, console.print)
+        material = prepare(read(data), held_out, terminal.print)
         if start is not None:
             weights, shape = weights_to_go_on_from(start, material.classes)
             before = read_card(start)
@@ -100,15 +100,15 @@ def train(
             gradual=start is not None,
         )
         result = train_model(
-            material, out, settings, about, tell=console.print, report=show, start=weights, teachers=teacher or ()
+            material, out, settings, about, tell=terminal.print, report=show, start=weights, teachers=teacher or ()
         )
     except (DataError, ModelRefusedError, OSError, StoreError, ValueError) as error:
-        console.print(str(error), style="red", markup=False)
+        terminal.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     if result is None:
         return
     figures = result.metrics
-    console.print(
+    terminal.print(
         f"wrote {result.name} {result.version} to {out}: on held-out maps, int8, "
         f"macro-F1 {figures['macro_f1']:.3f}, worst recall {figures['worst_class_recall']:.3f}, "
         f"accuracy {figures['accuracy']:.3f}"
