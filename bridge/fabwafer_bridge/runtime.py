@@ -11,6 +11,7 @@ from nats.aio.client import Client
 
 from fabwafer.records import Records, SchemaError
 from fabwafer.service.backoff import Backoff
+from fabwafer_bridge.champion import ChampionProbe
 from fabwafer_bridge.consumer import Consumer
 from fabwafer_bridge.inference import ModelServer
 from fabwafer_bridge.publisher import Publisher
@@ -40,6 +41,7 @@ class Runtime:
         tasks: What the roles started.
         pullers: Through which they take messages.
         consumers: What works on them.
+        champion: Whether the champion answers, where a role needs it.
     """
 
     def __init__(self, settings: BridgeSettings, client: Client, stack: AsyncExitStack) -> None:
@@ -52,6 +54,7 @@ class Runtime:
         self.tasks: list[asyncio.Task[Any]] = []
         self.pullers: list[Puller] = []
         self.consumers: list[Consumer[Any]] = []
+        self.champion: ChampionProbe | None = None
         self._stack = stack
         self._records: Records | None = None
         self._trial: Trial | None = None

@@ -83,10 +83,12 @@ class Bridge:
     def _why_unready(self) -> str | None:
         if self._unready is None and self._client is not None and not self._client.is_connected:
             return "the bus is away"
-        stalled = (
-            [consumer.unready for consumer in self._runtime.consumers if consumer.unready] if self._runtime else []
-        )
-        return self._unready or "; ".join(stalled) or None
+        if self._unready or self._runtime is None:
+            return self._unready
+        reasons = [consumer.unready for consumer in self._runtime.consumers]
+        if self._runtime.champion is not None:
+            reasons.append(self._runtime.champion.unready)
+        return "; ".join(reason for reason in reasons if reason) or None
 
     async def _renew(self) -> None:
         for puller in self._runtime.pullers if self._runtime else ():

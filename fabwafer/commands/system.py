@@ -34,6 +34,8 @@ class System(BaseModel):
     """`mqtt://HOST:PORT` of the listener for devices."""
     inference_url: str
     """`http://HOST:PORT` of the model server."""
+    inference_key_file: Path | None = None
+    """TorchServe's key file: the tokens that a local system's model server asks for."""
     metrics_url: str
     """`http://HOST:PORT` of the bridge: `/metrics`, `/healthz`, `/readyz`."""
     device_auth_url: str | None = None

@@ -14,6 +14,8 @@ import aiohttp
 
 from fabwafer.commands.system import SYSTEM_FILE, System, sqlite_url, write_system
 from fabwafer.errors import FabwaferError
+from fabwafer.models.key_file import authorization
+from fabwafer.models.model_server import ServerUnavailableError
 from fabwafer.models.reconciler import Reconciler
 from fabwafer.models.store import Store
 from fabwafer.records import Records, migrate
@@ -76,7 +78,8 @@ class Stack:
         self._server_ports = torchserve.TorchServePorts(ports.inference, *server_ports)
         self._records = Records(sqlite_url(directory))
         self._archives = Archives(directory / "torchserve", store)
-        management = Management(f"http://127.0.0.1:{self._server_ports.management}")
+        key_file = torchserve.key_file(directory / "torchserve")
+        management = Management(f"http://127.0.0.1:{self._server_ports.management}", key_file)
         server = TorchServe(management, self._archives.of, self._archives.load_at_start)
         self._reconciler = Reconciler(self._records, server, say)
         password, self._device_auth_password = secrets.token_hex(16), secrets.token_hex(16)
@@ -84,6 +87,7 @@ class Stack:
             nats_url=f"nats://{BRIDGE_USER}:{password}@127.0.0.1:{ports.nats}",
             mqtt_url=f"mqtt://127.0.0.1:{ports.mqtt}",
             inference_url=f"http://127.0.0.1:{ports.inference}",
+            inference_key_file=key_file,
             metrics_url=f"http://127.0.0.1:{ports.metrics}",
             device_auth_url=f"http://127.0.0.1:{self._device_auth_port}",
             database_url=sqlite_url(directory),
@@ -119,7 +123,13 @@ class Stack:
             raise StackError(f"the model server cannot start: {error}") from None
         (self._directory / TEMPORARY_FILE).write_text(str(spec.temporary))
         await self._supervisor.start(
-            Part("model server", spec.argv, spec.env, self._logs / "model-server.log", _answers(http, spec.ready_url))
+            Part(
+                "model server",
+                spec.argv,
+                spec.env,
+                self._logs / "model-server.log",
+                _answers(http, spec.ready_url, spec.key_file),
+            )
         )
         self._say("model server ready")
 
@@ -158,6 +168,7 @@ class Stack:
         env = self._env | {
             "FABWAFER_NATS_URL": self.system.nats_url,
             "FABWAFER_INFERENCE_URL": self.system.inference_url,
+            "FABWAFER_INFERENCE_KEY_FILE": str(self.system.inference_key_file),
             "FABWAFER_CANDIDATE_URL": torchserve.candidate_url(self.system.inference_url),
             "FABWAFER_DATABASE_URL": self.system.database_url,
             "FABWAFER_METRICS_PORT": str(self._ports.metrics),
@@ -230,12 +241,12 @@ class Stack:
             note.unlink()
 
 
-def _answers(http: aiohttp.ClientSession, url: str) -> Callable[[], Awaitable[bool]]:
+def _answers(http: aiohttp.ClientSession, url: str, key_file: Path | None = None) -> Callable[[], Awaitable[bool]]:
     async def ready() -> bool:
         try:
-            async with http.get(url) as response:
+            async with http.get(url, headers=authorization(key_file, "inference")) as response:
                 return response.status == 200
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except (aiohttp.ClientError, TimeoutError, OSError, ServerUnavailableError):
             return False
 
     return ready

@@ -36,6 +36,7 @@ class ServerSpec:
     env: Mapping[str, str]
     temporary: Path
     ready_url: str
+    key_file: Path
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +19,13 @@ from fabwafer.commands.system import SYSTEM_FILE, System, read_system
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 from fabwafer.models.card import read_card
+from fabwafer.models.key_file import authorization
 from fabwafer.models.shipped import default_model
 from fabwafer.models.store import FolderStore
 from fabwafer_local.supervisor import PARTS_FILE
 from tests.support import tiny_models
 from tests.support.devices import Device
-from tests.support.running import wait_until
+from tests.support.running import unready, wait_until
 
 
 class Up:
@@ -187,7 +189,9 @@ def test_the_model_of_a_later_release_is_reported_and_does_not_serve(tmp_path: P
         second.running()
         second.wait_for("model r2 came with this release; to let it serve: fabwafer model promote r2")
         assert versions() == {"r1": ["champion"], "r2": []}
-        with urllib.request.urlopen(f"{second.system.inference_url}/predictions/wafer") as answer:
+        url = f"{second.system.inference_url}/predictions/wafer"
+        token = authorization(second.system.inference_key_file, "inference")
+        with urllib.request.urlopen(urllib.request.Request(url, headers=token)) as answer:
             assert json.load(answer)["versions"] == ["r1"]
         assert second.stop() == 0
 
@@ -212,6 +216,19 @@ def test_a_promoted_version_answers_and_after_a_rollback_the_shipped_one_does(
         (new,) = [one for one in records(up, "--fab", "demo") if one["imgid"] not in before]
         assert [one["model"] for one in new["predictions"]] == [version]
         before.add(new["imgid"])
+
+
+def test_a_model_that_somebody_removed_is_repaired_and_the_bridge_ready_again(up: Up) -> None:
+    config = (up.data / "torchserve" / "config.properties").read_text()
+    (management,) = [line for line in config.splitlines() if line.startswith("management_address=")]
+    url = f"{management.partition('=')[2]}/models/wafer"
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(urllib.request.Request(url, method="DELETE"))
+    shown = len(up.output)
+    token = authorization(up.system.inference_key_file, "management")
+    urllib.request.urlopen(urllib.request.Request(url, method="DELETE", headers=token)).close()
+    wait_until(lambda: "serves from now on, before it none" in up.output[shown:], lambda: up.output[shown:])
+    wait_until(lambda: unready(up.system.metrics_url) is None, lambda: str(unready(up.system.metrics_url)))
 
 
 def test_a_candidate_answers_its_share_beside_the_champion_and_nobody_hears_it(
