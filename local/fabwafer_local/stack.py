@@ -12,16 +12,18 @@ from typing import Final
 
 import aiohttp
 
-from fabwafer.commands.system import SYSTEM_FILE, System, sqlite_url, write_system
+from fabwafer.commands.system import RECORDS_FILE, STORE_DIRECTORY, SYSTEM_FILE, System, sqlite_url, write_system
 from fabwafer.errors import FabwaferError
 from fabwafer.models.key_file import authorization
 from fabwafer.models.model_server import ServerUnavailableError
 from fabwafer.models.reconciler import Reconciler
 from fabwafer.models.store import Store
 from fabwafer.records import Records, migrate
+from fabwafer.service.files import replace_file
 from fabwafer_handlers.management import Management, TorchServe
 from fabwafer_local import nats, torchserve
 from fabwafer_local.ports import Ports, free_ports
+from fabwafer_local.private import make_private
 from fabwafer_local.rollout import Archives
 from fabwafer_local.samples import SampleCamera
 from fabwafer_local.supervisor import Part, PartFailedError, ServerSpec, Supervisor, fabwafer_command
@@ -77,6 +79,7 @@ class Stack:
         self._device_auth_port, *server_ports = free_ports(5)
         self._server_ports = torchserve.TorchServePorts(ports.inference, *server_ports)
         self._records = Records(sqlite_url(directory))
+        self._store = store
         self._archives = Archives(directory / "torchserve", store)
         key_file = torchserve.key_file(directory / "torchserve")
         management = Management(f"http://127.0.0.1:{self._server_ports.management}", key_file)
@@ -106,6 +109,7 @@ class Stack:
         if ended := self._supervisor.clean():
             self._say(f"ended {ended} processes that a system that was killed had left")
         self._remove_temporary()
+        self._make_private()
         await asyncio.to_thread(migrate, self.system.database_url)
         # The model server takes longest, so it starts first; the bridge waits for each part that it needs.
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
@@ -116,12 +120,21 @@ class Stack:
             except* (PartFailedError, StackError) as failed:
                 raise failed.exceptions[0] from None
 
+    def _make_private(self) -> None:
+        """Let nobody else read what is in the data directory, which may have been made by somebody who did not care."""
+        private = [self._directory / name for name in ("logs", "nats", "samples", "torchserve")]
+        if self._store.address == str(self._directory / STORE_DIRECTORY):  # another one may be for others as well
+            private.append(self._directory / STORE_DIRECTORY)
+        records = self._directory / RECORDS_FILE
+        # SQLite gives the files beside its database the database's permissions, if it makes them.
+        make_private(private, {records, *self._directory.glob(f"{RECORDS_FILE}-*"), self._directory / LOCK_FILE})
+
     async def _start_model_server(self, http: aiohttp.ClientSession) -> None:
         try:
             spec = await asyncio.to_thread(self._prepare_model_server)
         except (FabwaferError, OSError) as error:
             raise StackError(f"the model server cannot start: {error}") from None
-        (self._directory / TEMPORARY_FILE).write_text(str(spec.temporary))
+        replace_file(self._directory / TEMPORARY_FILE, str(spec.temporary))
         await self._supervisor.start(
             Part(
                 "model server",

@@ -17,6 +17,7 @@ import psutil
 
 from fabwafer.errors import FabwaferError
 from fabwafer.service.files import replace_file
+from fabwafer_local.private import UMASK
 
 PARTS_FILE: Final = "parts.json"
 READY_SECONDS: Final = 90.0
@@ -176,6 +177,7 @@ class Supervisor:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
+            umask=UMASK,
         )
         self._note(name, process.pid)
         try:
@@ -191,6 +193,7 @@ class Supervisor:
         part.log.parent.mkdir(parents=True, exist_ok=True)
         if part.log.exists() and part.log.stat().st_size > LOG_BYTES:
             part.log.replace(part.log.with_suffix(".old.log"))
+        part.log.touch(mode=0o600)
         with part.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *part.argv,
@@ -199,6 +202,7 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                umask=UMASK,
             )
         self._running[part.name] = process
         self._note(part.name, process.pid)

@@ -15,13 +15,14 @@ from typing import Any, Self
 import psutil
 import pytest
 
-from fabwafer.commands.system import SYSTEM_FILE, System, read_system
+from fabwafer.commands.system import SYSTEM_FILE, System, read_system, sqlite_url
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 from fabwafer.models.card import read_card
 from fabwafer.models.key_file import authorization
 from fabwafer.models.shipped import default_model
 from fabwafer.models.store import FolderStore
+from fabwafer.records import migrate
 from fabwafer_local.supervisor import PARTS_FILE
 from tests.support import tiny_models
 from tests.support.devices import Device
@@ -376,6 +377,39 @@ def test_nothing_that_a_device_sends_stops_the_view_or_the_stop(tmp_path: Path) 
         assert running.stop() == 0
         assert "Traceback" not in running.output
     assert left(running, sessions) == []
+
+
+def readable_by_others(data: Path) -> list[str]:
+    """The files that others can read, who are not kept out of a folder on the way."""
+    found = []
+    for folder, folders, files in os.walk(data):
+        here = Path(folder)
+        folders[:] = [name for name in folders if (here / name).stat().st_mode & 0o077]
+        found += [str(here / name) for name in files if (here / name).stat().st_mode & 0o077]
+    return sorted(found)
+
+
+def test_nobody_else_reads_the_data_directory_whatever_its_mode_was(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    outside = tmp_path / "outside"
+    for folder in (data, data / "nats" / "jetstream", data / "logs", outside):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+    (data / "nats" / "jetstream" / "old").write_text("from an earlier release")
+    (data / "mine").write_text("not fabwafer's")
+    (data / "samples").symlink_to(outside)
+    migrate(sqlite_url(data))
+    with Up(data, "--samples", "1") as running:
+        running.running().wait_for("(cluster)")
+        mine = [str(data / "mine")]
+        assert readable_by_others(data) == mine
+        files = [*data.iterdir(), *(data / "nats").rglob("*"), *(data / "logs").iterdir()]
+        private = {path.name for path in files if path.is_file() and path.stat().st_mode & 0o777 == 0o600}
+        assert private >= {"records.db", "records.db-wal", "system.json", "camera.json", "parts.json", "lock"}
+        assert private >= {"nats.log", "nats.conf", "users.conf", "bridge.log", "model-server.log"}
+        assert running.stop() == 0
+    assert readable_by_others(data) == mine
+    assert (data.stat().st_mode & 0o777, outside.stat().st_mode & 0o777) == (0o755, 0o755)
 
 
 def test_records_that_are_no_database_are_named(tmp_path: Path) -> None:
