@@ -157,6 +157,7 @@ def test_the_settings_in_the_archive_are_in_force(server: TorchServe) -> None:
     with urllib.request.urlopen(request) as response:
         (described,) = json.load(response)
     assert (described["batchSize"], described["maxBatchDelay"], described["minWorkers"]) == (8, 1, 1)
+    assert described["maxRetryTimeoutInSec"] == 2_000_000  # by default it gives a worker up for good after 300 s
     assert described["jobQueueStatus"]["remainingCapacity"] > 900
 
 
