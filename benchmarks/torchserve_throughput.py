@@ -26,6 +26,8 @@ import aiohttp
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 from fabwafer.models.classifier import Classifier
+from fabwafer.models.key_file import authorization
+from fabwafer.models.model_server import ServerUnavailableError
 from fabwafer.models.shipped import default_model
 from fabwafer_local import torchserve
 from fabwafer_local.ports import free_ports
@@ -52,11 +54,13 @@ def body(images: list[bytes]) -> bytes:
     return json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [len(data)], "data": data}]}).encode()
 
 
-async def over_http(url: str, images: list[bytes], size: int, seconds: float, clients: int) -> tuple[float, float]:
+async def over_http(
+    url: str, headers: dict[str, str], images: list[bytes], size: int, seconds: float, clients: int
+) -> tuple[float, float]:
     """Images a second, and the median milliseconds of a request, with `clients` that always have one under way."""
     bodies = itertools.cycle([body(images[i : i + size]) for i in range(0, len(images), size)])
     times: list[float] = []
-    async with aiohttp.ClientSession(headers=_JSON) as session:
+    async with aiohttp.ClientSession(headers=headers) as session:
 
         async def client(until: float) -> None:
             while (start := time.perf_counter()) < until:
@@ -74,14 +78,16 @@ async def over_http(url: str, images: list[bytes], size: int, seconds: float, cl
     return len(times) * size / elapsed, sorted(times)[len(times) // 2] * 1000
 
 
-async def _ready(url: str) -> None:
+async def _ready(url: str, key_file: Path | None) -> dict[str, str]:
+    """Wait until a server answers, and return the headers that it takes requests with."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
         for _ in range(600):
             try:
-                async with session.post(f"{url}/v2/models/wafer/infer", data=body([b"?"]), headers=_JSON) as response:
+                headers = _JSON | authorization(key_file, "inference")
+                async with session.post(f"{url}/v2/models/wafer/infer", data=body([b"?"]), headers=headers) as response:
                     if response.status == 200:
-                        return
-            except (aiohttp.ClientError, TimeoutError, OSError):
+                        return headers
+            except (aiohttp.ClientError, TimeoutError, OSError, ServerUnavailableError):
                 pass
             await asyncio.sleep(0.1)
     raise RuntimeError(f"no server at {url}")
@@ -122,15 +128,17 @@ def main() -> None:
         kserve = [sys.executable, str(_CHECKOUT / "tests" / "support" / "kserve_loopback.py"), "--enable_grpc", "false"]
         kserve += ["--http_port", str(ports[5]), "--model_dir", str(default_model())]
         servers = [
-            ("TorchServe", ports[0], spec.argv, dict(spec.env)),
-            ("kserve.Model", ports[5], kserve, {**os.environ, "PYTHONPATH": str(_CHECKOUT)}),
+            ("TorchServe", ports[0], spec.argv, dict(spec.env), spec.key_file),
+            ("kserve.Model", ports[5], kserve, {**os.environ, "PYTHONPATH": str(_CHECKOUT)}, None),
         ]
-        for name, port, argv, env in servers:
+        for name, port, argv, env, key_file in servers:
             url = f"http://127.0.0.1:{port}"
             with _running(argv, env):
-                asyncio.run(_ready(url))
+                headers = asyncio.run(_ready(url, key_file))
                 for size in REQUEST_SIZES:
-                    rate, median = asyncio.run(over_http(url, images, size, arguments.seconds, arguments.clients))
+                    rate, median = asyncio.run(
+                        over_http(url, headers, images, size, arguments.seconds, arguments.clients)
+                    )
                     share = rate / limits[size]
                     print(
                         f"{name:13} {size:3} a request: {rate:6.0f} images/s, {share:4.0%}, median {median:.0f} ms",

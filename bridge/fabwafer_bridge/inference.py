@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -12,6 +13,8 @@ from fabwafer.errors import FabwaferError
 from fabwafer.maps.counts import MapCounts
 from fabwafer.messages import inference
 from fabwafer.messages.inference import MODEL_NAME, Tensor
+from fabwafer.models.key_file import authorization
+from fabwafer.models.model_server import ServerUnavailableError
 
 TIMEOUT: Final = 10.0
 """Seconds for one call; shorter than a message's ack_wait, so that nothing is delivered twice while it is asked."""
@@ -54,11 +57,13 @@ class ModelServer:
     Args:
         session: The HTTP session; its connector bounds the connections.
         infer: Where it takes V2 requests, see `infer_url`.
+        key_file: TorchServe's key file; None where it asks for no token.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, infer: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, infer: str, key_file: Path | None = None) -> None:
         self._session = session
         self._infer = infer
+        self._key_file = key_file
 
     @staticmethod
     def session() -> aiohttp.ClientSession:
@@ -83,12 +88,13 @@ class ModelServer:
         data = b",".join(b'"' + base64.b64encode(image) + b'"' for image in images)
         body = b'{"inputs":[%b,"shape":[%d],"data":[%b]}]}' % (_HEAD, len(images), data)
         try:
-            async with self._session.post(
-                self._infer, data=body, headers={"Content-Type": "application/json"}
-            ) as response:
+            headers = {"Content-Type": "application/json", **authorization(self._key_file, "inference")}
+            async with self._session.post(self._infer, data=body, headers=headers) as response:
                 raw = await response.read()
                 if response.status != 200:
                     raise ModelServerError(f"{response.status} from the model server: {raw[:200]!r}")
+        except ServerUnavailableError as error:
+            raise ModelServerError(str(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ModelServerError(f"no answer from the model server: {error!r}") from error
         return read_answers(raw, len(images))

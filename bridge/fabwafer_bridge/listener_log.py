@@ -21,6 +21,7 @@ REASONS: Final = (
     "subscription",
     "authentication",
     "client_id",
+    "client_id_taken",
     "unavailable",
     "protocol",
 )
@@ -34,6 +35,7 @@ not_stored: the stream is full; the server sent no PUBACK and closed the connect
 subscription: subscribed to topics that it must not read
 authentication: a wrong user or password
 client_id: a client id that the server does not accept, such as one with a dot
+client_id_taken: another user connected with the client id; the server closed the connection of the first
 unavailable: the server could not set up a connection at that moment; the device tries again
 protocol: anything else that is not MQTT 3.1.1 as the server implements it"""
 
@@ -42,6 +44,11 @@ protocol: anything else that is not MQTT 3.1.1 as the server implements it"""
 _QUOTED: Final = r'"((?:[^"\\]|\\.)*)"'
 _LINE: Final = re.compile(
     rf"\[\d+\] \S+ \S+ \[ERR\] (?P<address>\S+) - (?P<kind>mid|cid):(?P<connection>\d+)(?: - {_QUOTED})? - (?P<what>.*)"
+)
+_TAKEN: Final = re.compile(
+    rf"\[\d+\] \S+ \S+ \[WRN\] (?P<address>\S+) - mid:(?P<connection>\d+) - {_QUOTED} - "
+    r'(?:Replacing old client "(?P<before_address>\S+) - mid:(?P<before>\d+)\D.*" since both have the same client ID|'
+    r"Closing because a remote connection has started with the same client ID:) .*"
 )
 _USER: Final = re.compile(rf"authentication error - User {_QUOTED}")
 _OWN_SUBJECT: Final = re.compile(r'Publish Violation - Subject "fabwafer\.[^."]+\.[^."]+\.(img|prediction)\.[^."]+"')
@@ -114,6 +121,33 @@ def read_drop(line: str) -> Drop | None:
         user=user[1] if user else None,
         what=what[:300],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TakenClientId:
+    """A connection that the server closed since another one came with its client id.
+
+    Attributes:
+        client_id: The client id.
+        closed: The server's number for the connection that it closed.
+        address: Where that one came from.
+        by: The number of the one that came; None if it came to another server of the cluster.
+    """
+
+    client_id: str
+    closed: int
+    address: str
+    by: int | None
+
+
+def read_taken_client_id(line: str) -> TakenClientId | None:
+    """Parse a line of the server's log (nats-server 2.15); return None if no client id was taken."""
+    match = _TAKEN.fullmatch(line)
+    if match is None:
+        return None
+    if match["before"] is None:
+        return TakenClientId(match[3], int(match["connection"]), match["address"], None)
+    return TakenClientId(match[3], int(match["before"]), match["before_address"], int(match["connection"]))
 
 
 def grouped(lines: list[str]) -> dict[tuple[int, str], tuple[Drop, int]]:

@@ -8,6 +8,7 @@ from fabwafer.messages.bodies import ImageMetadata
 from fabwafer.records.engine import sqlite_file
 from fabwafer_bridge import lag, record, stuck_sessions
 from fabwafer_bridge.alert import AlertWorker, wafer_page
+from fabwafer_bridge.champion import ChampionProbe
 from fabwafer_bridge.classify import Classify
 from fabwafer_bridge.disk_guard import DiskGuard
 from fabwafer_bridge.inference import ModelServer, infer_url
@@ -44,7 +45,10 @@ async def start_intake(runtime: Runtime) -> None:
 async def start_classify(runtime: Runtime) -> None:
     """Start classify, which copies images for the candidate where its address is known."""
     trial = runtime.trial()
-    server = ModelServer(await runtime.http(), infer_url(runtime.settings.inference_url))
+    settings = runtime.settings
+    server = ModelServer(await runtime.http(), infer_url(settings.inference_url), settings.inference_key_file)
+    runtime.champion = ChampionProbe(server)
+    runtime.start(runtime.champion.run())
     puller = await runtime.pull(ConsumerName.CLASSIFY, window=256)
     classify = Classify(puller, runtime.publisher, server, trial.takes if trial else _no_image)
     runtime.consume(classify, at_once=AT_ONCE)
@@ -59,7 +63,7 @@ async def start_shadow(runtime: Runtime) -> None:
     trial, url = runtime.trial(), runtime.settings.candidate_url
     if trial is None or url is None:
         return
-    candidate = Candidate(await runtime.http(), url, trial)
+    candidate = Candidate(await runtime.http(), url, trial, runtime.settings.inference_key_file)
     puller = await runtime.pull(ConsumerName.SHADOW, window=64)
     # Not among the consumers that make the bridge unready: a trial must not hold production up.
     runtime.start(Shadow(puller, runtime.publisher, candidate, trial).run())

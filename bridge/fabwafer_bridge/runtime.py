@@ -11,6 +11,7 @@ from nats.aio.client import Client
 
 from fabwafer.records import Records, SchemaError
 from fabwafer.service.backoff import Backoff
+from fabwafer_bridge.champion import ChampionProbe
 from fabwafer_bridge.consumer import Consumer
 from fabwafer_bridge.disk_guard import DiskGuard
 from fabwafer_bridge.inference import ModelServer
@@ -42,6 +43,7 @@ class Runtime:
         pullers: Through which they take messages.
         consumers: What works on them.
         guard: Watches the disk, where the records are on this machine and the intake runs.
+        champion: Whether the champion answers, where a role needs it.
     """
 
     def __init__(self, settings: BridgeSettings, client: Client, stack: AsyncExitStack) -> None:
@@ -55,6 +57,7 @@ class Runtime:
         self.pullers: list[Puller] = []
         self.consumers: list[Consumer[Any]] = []
         self.guard: DiskGuard | None = None
+        self.champion: ChampionProbe | None = None
         self._stack = stack
         self._records: Records | None = None
         self._trial: Trial | None = None

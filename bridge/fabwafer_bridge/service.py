@@ -91,6 +91,8 @@ class Bridge:
         reasons = [consumer.unready for consumer in self._runtime.consumers]
         if self._runtime.guard is not None:
             reasons.append(self._runtime.guard.stopped)
+        if self._runtime.champion is not None:
+            reasons.append(self._runtime.champion.unready)
         return "; ".join(reason for reason in reasons if reason) or None
 
     async def _renew(self) -> None:

@@ -1,5 +1,7 @@
 """The settings of the bridge's processes, read from the environment."""
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 
 from fabwafer.service.settings import BusSettings, DatabaseSettings, MetricsSettings
@@ -21,6 +23,8 @@ class BridgeSettings(BusSettings, DatabaseSettings, MetricsSettings):
 
     inference_url: str = "http://127.0.0.1:8080"
     """The model server."""
+    inference_key_file: Path | None = None
+    """TorchServe's key file, where it asks for tokens. Default: none, as in a cluster."""
     candidate_url: str | None = None
     """Where the candidate on trial takes V2 requests, `{version}` standing for its version. Default: nowhere."""
     portal_url: str | None = None

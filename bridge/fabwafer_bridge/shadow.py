@@ -1,6 +1,7 @@
 """Shadow: copies of images to the candidate on trial, and its predictions to the records alone."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import quote
 
 import aiohttp
@@ -27,10 +28,11 @@ class Candidate:
         session: The HTTP session.
         url: Where it takes V2 requests, `{version}` standing for the version.
         trial: Knows which version is on trial, if one is.
+        key_file: TorchServe's key file; None where it asks for no token.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, trial: Trial) -> None:
-        self._session, self._url, self._trial = session, url, trial
+    def __init__(self, session: aiohttp.ClientSession, url: str, trial: Trial, key_file: Path | None) -> None:
+        self._session, self._url, self._trial, self._key_file = session, url, trial, key_file
 
     async def classify(self, images: Sequence[bytes]) -> list[Answer]:
         """Ask for the class of each image, as `ModelServer.classify` does.
@@ -54,7 +56,7 @@ class Candidate:
             return False
 
     def _server(self, version: str) -> ModelServer:
-        return ModelServer(self._session, self._url.replace("{version}", quote(version, safe="")))
+        return ModelServer(self._session, self._url.replace("{version}", quote(version, safe="")), self._key_file)
 
 
 class Shadow(JobConsumer):

@@ -8,11 +8,14 @@ from typing import Any, Final, Self
 import nats
 import structlog
 from nats.aio.client import Client
+from nats.errors import TimeoutError as NatsTimeoutError
 
 from fabwafer.errors import FabwaferError
 from fabwafer.service.addresses import split_credentials
 
 ANSWER_SECONDS: Final = 10
+ALL_ANSWERS_SECONDS: Final = 0.5
+"""Servers of a cluster answer one after the other; none does after a pause of this length."""
 _OPEN_AND_CLOSED: Final = 2
 
 log = structlog.get_logger()
@@ -65,6 +68,24 @@ class ServerConnection:
         answer = await self._request("HEALTHZ", {"details": True})
         found = [str(one.get("error", "")) for one in answer.get("data", {}).get("errors") or []]
         return next((error for error in found if "write error" in error), None)
+
+    async def newest_user_of(self, client_id: str) -> str | None:
+        """Return the user of the newest connection with an MQTT client id, on whatever server of the cluster it is."""
+        query = {"mqtt_client": client_id, "auth": True, "state": _OPEN_AND_CLOSED}
+        answers = self._client.new_inbox()
+        subscription = await self._client.subscribe(answers)
+        found: list[dict[str, Any]] = []
+        try:
+            await self._client.publish("$SYS.REQ.SERVER.PING.CONNZ", json.dumps(query).encode(), reply=answers)
+            while True:
+                message = await subscription.next_msg(timeout=ALL_ANSWERS_SECONDS)
+                found += json.loads(message.data).get("data", {}).get("connections") or ()
+        except NatsTimeoutError:  # nobody says how many servers there are
+            pass
+        finally:
+            await subscription.unsubscribe()
+        newest = max(found, key=lambda one: datetime.fromisoformat(one["start"]), default=None)
+        return newest.get("authorized_user") if newest else None
 
     async def _request(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
         subject = f"$SYS.REQ.SERVER.{self._client._server_info['server_id']}.{what}"

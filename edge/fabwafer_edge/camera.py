@@ -47,10 +47,13 @@ class Camera:
     Args:
         url: `mqtt://HOST:PORT`.
         credentials: Its names, user and password.
+        client_id: Its MQTT client id; without one the user with `_` for the dot. A listener has one connection for each
+            client id.
     """
 
     url: str
     credentials: Credentials
+    client_id: str | None = None
     predictions: "asyncio.Queue[dict[str, Any]]" = field(default_factory=asyncio.Queue)
     """The cluster's predictions received on this camera's prediction topic."""
 
@@ -104,6 +107,7 @@ class Camera:
             address.port or 1883,
             username=self.credentials.user,
             password=self.credentials.password,
+            identifier=self.client_id or self.credentials.user.replace(".", "_"),
             timeout=10,
             keepalive=30,
         )

@@ -13,6 +13,7 @@ DATA_VARIABLE: Final = "FABWAFER_DATA"
 STORE_VARIABLE: Final = "FABWAFER_MODEL_STORE"
 SYSTEM_FILE: Final = "system.json"
 RECORDS_FILE: Final = "records.db"
+STORE_DIRECTORY: Final = "model-store"
 CAMERA_FILE: Final = "camera.json"
 """The credentials of the camera that `fabwafer up` adds for its samples and for `fabwafer send`."""
 
@@ -34,6 +35,8 @@ class System(BaseModel):
     """`mqtt://HOST:PORT` of the listener for devices."""
     inference_url: str
     """`http://HOST:PORT` of the model server."""
+    inference_key_file: Path | None = None
+    """TorchServe's key file: the tokens that a local system's model server asks for."""
     metrics_url: str
     """`http://HOST:PORT` of the bridge: `/metrics`, `/healthz`, `/readyz`."""
     device_auth_url: str | None = None
@@ -98,7 +101,7 @@ def store_address(store: str | None, data: Path | None) -> str:
             else the `model-store` of the default data directory.
     """
     named = store or (None if data else os.environ.get(STORE_VARIABLE))
-    return named or str(data_directory(data) / "model-store")
+    return named or str(data_directory(data) / STORE_DIRECTORY)
 
 
 def sqlite_url(directory: Path) -> str:

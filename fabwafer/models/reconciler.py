@@ -24,7 +24,8 @@ class Reconciler:
     """Brings a model server to the champion, and to the candidate on trial beside it.
 
     A new champion is loaded beside the old one, takes over when it can answer, and only then the old one is unloaded:
-    no request waits. A version that is missing or cannot be loaded is reported and changes nothing.
+    no request waits. A version that is missing or cannot be loaded is reported and changes nothing. What others changed
+    on the server is repaired: a model that was removed, workers that were stopped, another version that answers.
 
     Args:
         records: They name champion and candidate.
@@ -58,7 +59,7 @@ class Reconciler:
                 backoff.reset()
 
     async def step(self) -> None:
-        """Do the next thing, if anything is to be done: switch to the champion, or unload, or load the candidate.
+        """Do the next thing, if anything is to be done: switch to the champion, or unload, repair, load the candidate.
 
         Raises:
             NotLoadedError: The model server refuses a version.
@@ -71,18 +72,25 @@ class Reconciler:
         champion, candidate = rollout.champion, rollout.candidate
         # The files of a refused version do not change, so it is tried again only after another version was wanted.
         self._refused &= {champion, candidate}
-        answering, loaded = await self._server.versions()
-        if champion != answering and champion not in self._refused:
-            if champion not in loaded:
+        loaded = await self._server.loaded()
+        answering = loaded.answering
+        # Where nothing answers, nothing is lost by another try.
+        if champion != answering and (champion not in self._refused or answering is None):
+            if champion not in loaded.versions:
                 await self._load(champion)
+            elif champion in loaded.without_workers:
+                await self._server.start_worker(champion)
             await self._server.answer_with(champion)
-            self._say(f"model {champion} serves from now on, before it {answering}")
+            self._say(f"model {champion} serves from now on, before it {answering or 'none'}")
             return
         # Versions that answered until the last step have had time since then to finish their requests.
-        for version in loaded:
+        for version in loaded.versions:
             if version not in {answering, candidate}:
                 await self._server.drop(version)
-        if candidate and candidate not in {*loaded, *self._refused}:
+            elif version in loaded.without_workers:
+                await self._server.start_worker(version)
+                self._say(f"model {version} had no worker left; it answers again")
+        if candidate and candidate not in {*loaded.versions, *self._refused}:
             await self._load(candidate)
             self._say(f"model {candidate} is on trial from now on")
         if not self._refused:

@@ -78,14 +78,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m fabwafer_handlers.serve", description="Starts TorchServe.")
     parser.add_argument("--config", type=Path, required=True, help="TorchServe's config.properties")
     parser.add_argument("--log-config", type=Path, help="its log4j2.xml; without it, the one beside the configuration")
+    parser.add_argument(
+        "--working-directory",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="where TorchServe writes its key file, if it asks for tokens; by default the temporary directory",
+    )
     arguments = parser.parse_args()
     try:
         line = command(arguments.config, arguments.log_config or arguments.config.parent / "log4j2.xml")
     except FileNotFoundError as error:
         raise SystemExit(str(error)) from None
-    temporary = Path(tempfile.gettempdir())
-    (temporary / PID_FILE).write_text(str(os.getpid()))
-    os.chdir(temporary)  # TorchServe writes into its working directory
+    (Path(tempfile.gettempdir()) / PID_FILE).write_text(str(os.getpid()))
+    os.chdir(arguments.working_directory)
     os.execvp(line[0], line)  # noqa: S606 - no shell is wanted
 
 

@@ -104,12 +104,12 @@ def write_config(
     ]
     mqtt = [f"host: {host}", f"port: {mqtt_port}"]
     for name, lines in ((SERVER_FILE, server), (JETSTREAM_FILE, jetstream), (MQTT_FILE, mqtt)):
-        (directory / name).write_text("\n".join(lines) + "\n")
+        replace_file(directory / name, "\n".join(lines) + "\n")
     users = directory / USERS_FILE
     if not users.exists():
         replace_file(users, (_SHIPPED / USERS_FILE).read_bytes())
     config = directory / CONFIG_FILE
-    config.write_bytes((_SHIPPED / CONFIG_FILE).read_bytes())
+    replace_file(config, (_SHIPPED / CONFIG_FILE).read_bytes())
     return config
 
 

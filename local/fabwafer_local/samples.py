@@ -18,6 +18,8 @@ SCALE: Final = 4
 
 FAB: Final = "demo"
 CAMERA: Final = "camera1"
+CLIENT_ID: Final = f"{FAB}_{CAMERA}_samples"
+"""Not the default one: somebody may run `fabwafer send` for this camera while the samples are sent."""
 
 
 def write_samples(directory: Path, count: int) -> list[Path]:
@@ -87,6 +89,7 @@ class SampleCamera:
         """
         argv = [
             *fabwafer_command("send", "--data", str(self._directory), "--wait", "0", "--rate", str(rate), "--json"),
+            *("--client-id", CLIENT_ID),
             *map(str, images),
         ]
         done = await self._supervisor.run("send", argv)

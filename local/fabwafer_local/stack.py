@@ -14,17 +14,21 @@ from typing import Final
 import aiohttp
 from nats.errors import Error as NatsError
 
-from fabwafer.commands.system import SYSTEM_FILE, System, sqlite_url, write_system
+from fabwafer.commands.system import RECORDS_FILE, STORE_DIRECTORY, SYSTEM_FILE, System, sqlite_url, write_system
 from fabwafer.errors import FabwaferError
+from fabwafer.models.key_file import authorization
+from fabwafer.models.model_server import ServerUnavailableError
 from fabwafer.models.reconciler import Reconciler
 from fabwafer.models.store import Store
 from fabwafer.records import Records, migrate
 from fabwafer.service.disk import readable
+from fabwafer.service.files import replace_file
 from fabwafer_bridge.settings import StreamSettings
 from fabwafer_bridge.system_account import ServerConnection
 from fabwafer_handlers.management import Management, TorchServe
 from fabwafer_local import nats, torchserve
 from fabwafer_local.ports import Ports, free_ports
+from fabwafer_local.private import make_private
 from fabwafer_local.rollout import Archives
 from fabwafer_local.room import Room, stream_limits
 from fabwafer_local.samples import SampleCamera
@@ -84,8 +88,10 @@ class Stack:
         self._device_auth_port, *server_ports = free_ports(5)
         self._server_ports = torchserve.TorchServePorts(ports.inference, *server_ports)
         self._records = Records(sqlite_url(directory))
+        self._store = store
         self._archives = Archives(directory / "torchserve", store)
-        management = Management(f"http://127.0.0.1:{self._server_ports.management}")
+        key_file = torchserve.key_file(directory / "torchserve")
+        management = Management(f"http://127.0.0.1:{self._server_ports.management}", key_file)
         server = TorchServe(management, self._archives.of, self._archives.load_at_start)
         self._reconciler = Reconciler(self._records, server, say)
         password, self._device_auth_password = secrets.token_hex(16), secrets.token_hex(16)
@@ -93,6 +99,7 @@ class Stack:
             nats_url=f"nats://{BRIDGE_USER}:{password}@127.0.0.1:{ports.nats}",
             mqtt_url=f"mqtt://127.0.0.1:{ports.mqtt}",
             inference_url=f"http://127.0.0.1:{ports.inference}",
+            inference_key_file=key_file,
             metrics_url=f"http://127.0.0.1:{ports.metrics}",
             device_auth_url=f"http://127.0.0.1:{self._device_auth_port}",
             database_url=sqlite_url(directory),
@@ -111,6 +118,7 @@ class Stack:
         if ended := self._supervisor.clean():
             self._say(f"ended {ended} processes that a system that was killed had left")
         self._remove_temporary()
+        self._make_private()
         await self._room.storing(lambda: migrate(self.system.database_url))
         try:  # before the bus, whose streams may take half of what is left then
             model_server = await self._room.storing(self._prepare_model_server)
@@ -125,16 +133,31 @@ class Stack:
             except* (PartFailedError, StackError) as failed:
                 raise failed.exceptions[0] from None
 
+    def _make_private(self) -> None:
+        """Let nobody else read what is in the data directory, which may have been made by somebody who did not care."""
+        private = [self._directory / name for name in ("logs", "nats", "samples", "torchserve")]
+        if self._store.address == str(self._directory / STORE_DIRECTORY):  # another one may be for others as well
+            private.append(self._directory / STORE_DIRECTORY)
+        records = self._directory / RECORDS_FILE
+        # SQLite gives the files beside its database the database's permissions, if it makes them.
+        make_private(private, {records, *self._directory.glob(f"{RECORDS_FILE}-*"), self._directory / LOCK_FILE})
+
     async def _start_model_server(self, http: aiohttp.ClientSession, spec: ServerSpec) -> None:
         await self._supervisor.start(
-            Part("model server", spec.argv, spec.env, self._logs / "model-server.log", _answers(http, spec.ready_url))
+            Part(
+                "model server",
+                spec.argv,
+                spec.env,
+                self._logs / "model-server.log",
+                _answers(http, spec.ready_url, spec.key_file),
+            )
         )
         self._say("model server ready")
 
     def _prepare_model_server(self) -> ServerSpec:
         archive = self._archives.at_start(self._records, self._say)
         spec = torchserve.prepare(self._directory / "torchserve", archive, self._server_ports)
-        (self._directory / TEMPORARY_FILE).write_text(str(spec.temporary))
+        replace_file(self._directory / TEMPORARY_FILE, str(spec.temporary))
         return spec
 
     async def _start_bus(self, http: aiohttp.ClientSession) -> None:
@@ -182,6 +205,7 @@ class Stack:
         env = self._env | {
             "FABWAFER_NATS_URL": self.system.nats_url,
             "FABWAFER_INFERENCE_URL": self.system.inference_url,
+            "FABWAFER_INFERENCE_KEY_FILE": str(self.system.inference_key_file),
             "FABWAFER_CANDIDATE_URL": torchserve.candidate_url(self.system.inference_url),
             "FABWAFER_DATABASE_URL": self.system.database_url,
             "FABWAFER_METRICS_PORT": str(self._ports.metrics),
@@ -291,12 +315,12 @@ class Stack:
             note.unlink()
 
 
-def _answers(http: aiohttp.ClientSession, url: str) -> Callable[[], Awaitable[bool]]:
+def _answers(http: aiohttp.ClientSession, url: str, key_file: Path | None = None) -> Callable[[], Awaitable[bool]]:
     async def ready() -> bool:
         try:
-            async with http.get(url) as response:
+            async with http.get(url, headers=authorization(key_file, "inference")) as response:
                 return response.status == 200
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except (aiohttp.ClientError, TimeoutError, OSError, ServerUnavailableError):
             return False
 
     return ready

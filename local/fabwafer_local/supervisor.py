@@ -17,6 +17,7 @@ import psutil
 
 from fabwafer.errors import FabwaferError
 from fabwafer.service.files import replace_file
+from fabwafer_local.private import UMASK
 from fabwafer_local.room import Room
 
 PARTS_FILE: Final = "parts.json"
@@ -42,6 +43,7 @@ class ServerSpec:
     env: Mapping[str, str]
     temporary: Path
     ready_url: str
+    key_file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,7 @@ class Supervisor:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
+            umask=UMASK,
         )
         self._note(name, process.pid)
         try:
@@ -229,6 +232,7 @@ class Supervisor:
             part.log.replace(part.log.with_suffix(".old.log"))
         with contextlib.ExitStack() as stack:
             try:
+                part.log.touch(mode=0o600)
                 log: IO[bytes] | int = stack.enter_context(part.log.open("ab"))
             except OSError:  # a full disk
                 log = asyncio.subprocess.DEVNULL
@@ -239,6 +243,7 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                umask=UMASK,
             )
         self._running[part.name] = process
         self._note(part.name, process.pid)

@@ -11,12 +11,16 @@ from typing import Final
 from fabwafer.messages.inference import MODEL_NAME
 from fabwafer.models.archive import build
 from fabwafer.models.card import read_card
+from fabwafer.models.key_file import KEY_FILE
 from fabwafer.models.shipped import shipped_store
 from fabwafer.service.files import replace_file
 from fabwafer_local.supervisor import ServerSpec
 
 CONFIG_FILE: Final = "config.properties"
 ARCHIVES: Final = "archives"
+WORKING_DIRECTORY: Final = "work"
+TOKEN_MINUTES: Final = 5_256_000
+"""Ten years: a token lasts as long as its server, and a new server makes new ones."""
 _LOADED: Final = "load_models"
 
 
@@ -38,6 +42,9 @@ def prepare(directory: Path, archive: Path, ports: TorchServePorts, workers: int
     socket is limited to 107 bytes and `directory` may be long; the caller removes the folder when the server has
     stopped. All processes of the server have it as TMPDIR in their environment, so that a worker can be found whose
     server was killed while the worker was starting (any other worker ends by itself when its server is gone).
+
+    Each interface asks for a token, since whoever may load an archive runs code as this user, and every user of the
+    machine reaches the ports. The tokens are in the working directory, which this user alone may enter.
 
     Args:
         directory: The server's directory; holds its configuration and its archives.
@@ -63,14 +70,21 @@ def prepare(directory: Path, archive: Path, ports: TorchServePorts, workers: int
                 "model_store": str(archive.parent),
                 _LOADED: f"{MODEL_NAME}={archive.name}",
                 "default_workers_per_model": str(workers),
+                "disable_token_authorization": "false",
+                "token_expiration_min": str(TOKEN_MINUTES),
+                "enable_model_api": "true",
             },
         ),
     )
+    keys = key_file(directory)
+    keys.parent.mkdir(exist_ok=True)
+    keys.parent.chmod(0o700)
     temporary = Path(tempfile.mkdtemp(prefix="fabwafer-"))
     return ServerSpec(
         argv=[
             *(sys.executable, "-m", "fabwafer_handlers.serve"),
             *("--config", str(config), "--log-config", str(shipped_store() / "log4j2.xml")),
+            *("--working-directory", str(keys.parent)),
         ],
         env=os.environ
         | {
@@ -83,7 +97,13 @@ def prepare(directory: Path, archive: Path, ports: TorchServePorts, workers: int
         },
         temporary=temporary,
         ready_url=f"http://127.0.0.1:{ports.inference}/predictions/{MODEL_NAME}",
+        key_file=keys,
     )
+
+
+def key_file(directory: Path) -> Path:
+    """Return where the server in `directory` writes its tokens."""
+    return directory.absolute() / WORKING_DIRECTORY / KEY_FILE
 
 
 def candidate_url(inference: str) -> str:

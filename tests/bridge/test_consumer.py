@@ -258,7 +258,7 @@ def readiness(work: Consumer[int]) -> str | None:
     """What `/readyz` of a bridge with this consumer says."""
     settings: Any = None
     bridge = Bridge(settings, ["classify"])
-    runtime: Any = SimpleNamespace(consumers=[work], guard=None)
+    runtime: Any = SimpleNamespace(consumers=[work], guard=None, champion=None)
     bridge._unready, bridge._runtime = None, runtime
     return bridge._why_unready()
 

@@ -6,9 +6,10 @@ import nats
 import pytest
 
 from fabwafer_bridge.devices import Credentials, Devices
+from fabwafer_bridge.listener_log import TakenClientId, read_taken_client_id
 from tests.support.device_auth import DeviceAuthProcess
 from tests.support.fabs import NOT_AUTHORIZED, Fab
-from tests.support.nats_servers import NatsServer
+from tests.support.nats_servers import NatsCluster, NatsServer
 from tests.support.raw_mqtt import RawMqtt
 from tests.support.running import wait_until
 from tests.support.streams import make_streams
@@ -155,3 +156,82 @@ async def test_drops_are_counted_once_over_log_rotation_and_restarts_of_device_a
         device_auth.stop()
     counted = sum(line["times"] for line in device_auth.logged() if line["event"] == "dropped")
     assert counted == total
+
+
+async def test_a_client_id_that_another_user_takes_is_counted_and_both_are_named(shared_fab: Fab) -> None:
+    fab = shared_fab
+    mine, theirs = await fab.add("mine"), await fab.add("theirs")
+    connected = fab.connect(mine, "stolen")
+    taking = fab.connect(theirs, "stolen")
+    assert taking.alive()
+    assert not connected.alive()
+    wait_until(lambda: fab.dropped("client_id_taken") == 1, lambda: fab.server.log_file.read_text()[-500:])
+    wait_until(lambda: any(line["event"] == "dropped" for line in fab.log()), "it is logged")
+    (dropped,) = [line for line in fab.log() if line["event"] == "dropped"]
+    assert (dropped["reason"], dropped["client_id"]) == ("client_id_taken", "stolen")
+    assert (dropped["user"], dropped["by"]) == ("faba.mine", "faba.theirs")
+    assert dropped["what"].startswith("faba.theirs connected with the client id of faba.mine")
+
+
+async def test_a_device_that_takes_its_own_client_id_again_is_not_counted(shared_fab: Fab) -> None:
+    fab = shared_fab
+    mine, theirs = await fab.add("mine"), await fab.add("theirs")
+    before, after = fab.connect(mine, "own"), fab.connect(mine, "own")
+    assert (before.alive(), after.alive()) == (False, True)
+    # What comes later in the log shows that the former was read.
+    before, after = fab.connect(mine, "other"), fab.connect(theirs, "other")
+    wait_until(lambda: fab.dropped("client_id_taken") >= 1, lambda: fab.server.log_file.read_text()[-500:])
+    assert fab.dropped("client_id_taken") == 1
+
+
+async def test_a_client_id_that_another_user_takes_on_another_server_of_the_cluster_is_counted(
+    nats_cluster: NatsCluster,
+) -> None:
+    first, second, _ = nats_cluster.servers
+    await make_streams(first.url, replicas=3)
+    device_auths = [DeviceAuthProcess(server, replicas=3) for server in nats_cluster.servers]
+    try:
+        for device_auth in device_auths:
+            device_auth.start(ready=False)
+        for device_auth in device_auths:
+            wait_until(device_auth.ready, "every device-auth is ready")
+        bus = await nats.connect(first.url)
+        devices = await Devices.open(bus)
+        mine, theirs = [await devices.add("faba", camera) for camera in ("mine", "theirs")]
+        await devices.until_applied(30)
+        await bus.close()
+        connected = RawMqtt(first.mqtt_port, mine.user, mine.password, client_id="stolen")
+        assert RawMqtt(second.mqtt_port, theirs.user, theirs.password, client_id="stolen").connack == 0
+        wait_until(lambda: device_auths[0].dropped("client_id_taken") == 1, lambda: first.log_file.read_text()[-500:])
+        assert not connected.alive()
+        (dropped,) = [line for line in device_auths[0].logged() if line.get("reason") == "client_id_taken"]
+        assert (dropped["user"], dropped["by"]) == ("faba.mine", "faba.theirs")
+    finally:
+        for device_auth in device_auths:
+            device_auth.stop()
+
+
+_HEAD = '[24073] 2026/11/26 14:52:57.075720 [WRN] 127.0.0.1:43018 - mid:27 - "a\\"b" - '
+
+
+@pytest.mark.parametrize(
+    ("line", "taken"),
+    [
+        (
+            _HEAD
+            + r'Replacing old client "[::1]:43002 - mid:8 - \"a\\\"b\"" since both have the same client ID "a\"b"',
+            TakenClientId(r"a\"b", 8, "[::1]:43002", 27),
+        ),
+        (
+            _HEAD + r'Closing because a remote connection has started with the same client ID: "a\"b"',
+            TakenClientId(r"a\"b", 27, "127.0.0.1:43018", None),
+        ),
+        (_HEAD + "reconnected", None),
+        (
+            _HEAD.replace("WRN", "ERR") + "Closing because a remote connection has started with the same client ID: x",
+            None,
+        ),
+    ],
+)
+def test_a_line_about_a_taken_client_id_is_read(line: str, taken: TakenClientId | None) -> None:
+    assert read_taken_client_id(line) == taken

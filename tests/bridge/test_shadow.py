@@ -38,6 +38,7 @@ class Trying:
             directory,
             nats_url=bus.url,
             inference_url=server.url,
+            inference_key_file=server.key_file,
             database_url=database_url,
             candidate_url=candidate_url,
         )
@@ -93,7 +94,7 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     try:
         running.start()
         other = torchserve.build_archive(running.directory, tiny_models.make(directory / "tiny-2", "tiny-2", seed=3))
-        asyncio.run(Management(running.management).load(other.name))
+        asyncio.run(Management(running.management, running.key_file).load(other.name))
         yield running
     finally:
         running.stop()
@@ -159,7 +160,7 @@ def test_while_a_candidate_is_not_there_production_goes_on_and_its_images_wait(
     trying.send()
     assert trying.said_by("tiny-3") == []
     late = torchserve.build_archive(server.directory, tiny_models.make(tmp_path / "tiny-3", "tiny-3", seed=4))
-    asyncio.run(Management(server.management).load(late.name))
+    asyncio.run(Management(server.management, server.key_file).load(late.name))
     wait_until(lambda: len(trying.said_by("tiny-3")) == 2 * len(IMAGES), trying.bridge.last_words)
 
 

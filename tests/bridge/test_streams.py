@@ -15,7 +15,7 @@ from fabwafer.records import migrate
 from fabwafer_bridge import streams
 from fabwafer_bridge.settings import BridgeSettings, StreamSettings
 from tests.support.nats_servers import NatsCluster, NatsServer
-from tests.support.running import Bridge, answers, wait_until
+from tests.support.running import Bridge, unready, wait_until
 
 README = Path(__file__).parents[2] / "bridge" / "README.md"
 
@@ -74,7 +74,7 @@ def test_a_bridge_waits_for_the_streams_and_makes_none(tmp_path: Path, nats_serv
         bridge.spawn()
         wait_until(lambda: "waiting for `fabwafer streams`" in bridge.last_words(), bridge.last_words)
         time.sleep(0.5)
-        assert not answers(f"{bridge.url}/readyz")
+        assert unready(bridge.url) == "starting"
         assert asyncio.run(limits(nats_server.url)) == {}
         assert make(nats_server.url).returncode == 0
         bridge.wait_ready()

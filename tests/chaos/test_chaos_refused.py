@@ -6,7 +6,7 @@ import pytest
 
 from fabwafer.records import migrate
 from tests.support.nats_servers import NatsServer
-from tests.support.running import Bridge, answers, wait_until
+from tests.support.running import Bridge, unready, wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
 
@@ -21,7 +21,7 @@ def test_a_bridge_whose_user_is_gone_says_so_and_works_when_it_is_back(tmp_path:
         users = nats_server.users_file.read_text()
         nats_server.users_file.write_text('users = [ {user: nobody, password: "x"} ]\n')
         nats_server.reload()
-        wait_until(lambda: not answers(f"{bridge.url}/readyz"), "the bridge takes itself for ready")
+        wait_until(lambda: unready(bridge.url) == "the bus is away", "the bridge takes itself for ready")
         nats_server.users_file.write_text(users)
         nats_server.reload()
         bridge.wait_ready()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import nats
 import pytest
@@ -222,3 +223,31 @@ async def test_who_reads_only_the_first_line_gets_no_traceback(bus: Bus, tmp_pat
     )
     out, err = await asyncio.wait_for(shell.communicate(), timeout=60)
     assert (out.decode(), err.decode()) == (f"{files[0]}: Center 75%\n", "")
+
+
+def mqtt_client_ids(server: NatsServer) -> set[str]:
+    """The client ids of all MQTT connections that a server has had."""
+    with urlopen(f"http://127.0.0.1:{server.monitor_port}/connz?state=all", timeout=5) as answer:
+        return {one["mqtt_client"] for one in json.load(answer)["connections"] if "mqtt_client" in one}
+
+
+async def test_the_client_id_is_the_user_with_an_underscore_for_the_dot_or_the_one_given(bus: Bus, image: Path) -> None:
+    assert (await bus.send_signed_in(image)).code == 0
+    assert mqtt_client_ids(bus.server) == {"faba_camera1"}
+    assert (await bus.send_signed_in(image, "--client-id", "second")).code == 0
+    assert mqtt_client_ids(bus.server) == {"faba_camera1", "second"}
+
+
+async def test_a_client_id_that_the_listener_refuses_is_named_before_anything_is_sent(bus: Bus, image: Path) -> None:
+    for wrong in ("a.b", "a b", "", "x" * 201):
+        await bus.refuses(await bus.send_signed_in(image, "--client-id", wrong), "--client-id", repr(wrong))
+
+
+async def test_two_senders_with_one_client_id_both_end_with_all_images_stored(bus: Bus, tmp_path: Path) -> None:
+    bus.answers = lambda _: []
+    images = [[draw(tmp_path / name / f"{name}{number}.png") for number in range(10)] for name in "ab"]
+    both = await asyncio.gather(*(bus.send_signed_in("--wait", "1", "--rate", "10", *several) for several in images))
+    assert [sent.code for sent in both] == [0, 0]
+    assert all(line["stored"] for sent in both for line in sent.lines)
+    arrived = {bus.arrived.get_nowait() for _ in range(bus.arrived.qsize())}
+    assert arrived == {file.stem for several in images for file in several}

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from fabwafer.models.card import ModelRefusedError
+from fabwafer.models.key_file import authorization
 from fabwafer.models.shipped import shipped_store
 from fabwafer_handlers.serve import PID_FILE
 from fabwafer_local.supervisor import ServerSpec
@@ -24,7 +25,7 @@ from fabwafer_local.torchserve import (
     prepare,
 )
 from tests.support import tiny_models
-from tests.support.model_servers import TorchServe, b64, image, is_there, post, tensors, v2
+from tests.support.model_servers import TorchServe, b64, image, is_there, tensors, v2
 from tests.support.running import wait_until
 
 PORTS = TorchServePorts(1, 2, 3, 4, 5)
@@ -66,11 +67,11 @@ def test_a_killed_worker_comes_back_and_answers(server: TorchServe) -> None:
     assert before is not None
     before.kill()
     before.wait(10)
-    wait_until(lambda: is_there(server.spec.ready_url), server.last_words)
+    wait_until(lambda: is_there(server.spec.ready_url, server.key_file), server.last_words)
     after = worker(server)
     assert after is not None
     assert after.pid != before.pid
-    status, response = post(f"{server.url}/v2/models/wafer/infer", v2(b64(image())))
+    status, response = server.post("/v2/models/wafer/infer", v2(b64(image())))
     assert status == 200
     assert tensors(response)["wafer"].all()
 
@@ -120,7 +121,7 @@ def test_requests_beyond_a_batch_and_rows_beyond_a_pass_are_all_answered(server:
     text = b64(image())
 
     def ask(rows: int) -> int:
-        status, response = post(f"{server.url}/v2/models/wafer/infer", v2(*[text] * rows))
+        status, response = server.post("/v2/models/wafer/infer", v2(*[text] * rows))
         assert status == 200
         return len(tensors(response)["label"])
 
@@ -130,36 +131,40 @@ def test_requests_beyond_a_batch_and_rows_beyond_a_pass_are_all_answered(server:
 
 
 def test_a_raw_image_is_answered_alone_and_a_bad_one_refused(server: TorchServe) -> None:
-    url = f"{server.url}/predictions/wafer"
-    status, answer = post(url, image(), "image/png")
+    path = "/predictions/wafer"
+    status, answer = server.post(path, image(), "image/png")
     assert status == 200
     assert (answer["wafer"], answer["model_version"]) == (True, "tiny-1")
-    status, answer = post(url, b"no image", "application/octet-stream")
+    status, answer = server.post(path, b"no image", "application/octet-stream")
     assert status == 400
     assert answer["error"].startswith("expected a PNG or JPEG image")
-    assert post(url, b"", "image/png")[0] == 400
+    assert server.post(path, b"", "image/png")[0] == 400
 
 
 def test_a_get_says_which_model_answers(server: TorchServe) -> None:
-    status, model = post(server.spec.ready_url, None)
+    status, model = server.post("/predictions/wafer", None)
     assert status == 200
     assert (model["name"], model["versions"]) == ("wafer", ["tiny-1"])
     assert {output["name"] for output in model["outputs"]} == {
-        output["name"] for output in post(f"{server.url}/v2/models/wafer/infer", v2("x"))[1]["outputs"]
+        output["name"] for output in server.post("/v2/models/wafer/infer", v2("x"))[1]["outputs"]
     }
 
 
 def test_the_settings_in_the_archive_are_in_force(server: TorchServe) -> None:
-    with urllib.request.urlopen(f"{server.management}/models/wafer") as response:
+    request = urllib.request.Request(
+        f"{server.management}/models/wafer", headers=authorization(server.key_file, "management")
+    )
+    with urllib.request.urlopen(request) as response:
         (described,) = json.load(response)
     assert (described["batchSize"], described["maxBatchDelay"], described["minWorkers"]) == (8, 1, 1)
+    assert described["maxRetryTimeoutInSec"] == 2_000_000  # by default it gives a worker up for good after 300 s
     assert described["jobQueueStatus"]["remainingCapacity"] > 900
 
 
 def test_under_load_its_log_stays_short(server: TorchServe) -> None:
     before = server.log.stat().st_size
     for _ in range(50):
-        post(f"{server.url}/v2/models/wafer/infer", v2(b64(image()), "bad"))
+        server.post("/v2/models/wafer/infer", v2(b64(image()), "bad"))
     assert server.log.stat().st_size - before < 1000
 
 
@@ -223,7 +228,7 @@ def test_only_what_a_machine_needs_differs_from_the_clusters_configuration(tiny_
     spec = prepared(tmp_path, tiny_model, workers=3)
     ours = settings((shipped_store() / "config.properties").read_text())
     local = settings(_config(spec.argv))
-    assert local.keys() == ours.keys()
+    assert local.keys() - ours.keys() == {"token_expiration_min"}
     assert {name for name in ours if ours[name] != local[name]} == {
         "inference_address",
         "management_address",
@@ -233,7 +238,10 @@ def test_only_what_a_machine_needs_differs_from_the_clusters_configuration(tiny_
         "model_store",
         "load_models",
         "default_workers_per_model",
+        "disable_token_authorization",
+        "enable_model_api",
     }
+    assert (ours["enable_model_api"], local["disable_token_authorization"]) == ("false", "false")
     assert ours["management_address"].startswith("http://127.0.0.1:")
     assert local["default_workers_per_model"] == "3"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any, Self
 import pytest
 
 from fabwafer.models.card import describe_file, read_card, write_card
-from fabwafer.models.model_server import NotLoadedError
+from fabwafer.models.key_file import authorization
+from fabwafer.models.model_server import NotLoadedError, ServerUnavailableError
 from fabwafer.models.reconciler import Reconciler
 from fabwafer.models.setup import set_up
 from fabwafer.models.store import FolderStore, Store, StoreError
@@ -20,7 +22,7 @@ from fabwafer_handlers.management import TorchServe as ModelServer
 from fabwafer_local import torchserve
 from fabwafer_local.rollout import Archives
 from tests.support import tiny_models
-from tests.support.model_servers import TorchServe, b64, image, post, v2
+from tests.support.model_servers import TorchServe, b64, image, v2
 from tests.support.running import wait_until
 
 
@@ -29,7 +31,7 @@ def reconciler(
 ) -> Reconciler:
     """The reconciler as the local system runs it."""
     archives = Archives(directory, store)
-    server = ModelServer(Management(management), archives.of, archives.load_at_start)
+    server = ModelServer(Management(management, torchserve.key_file(directory)), archives.of, archives.load_at_start)
     return Reconciler(records, server, say, look)
 
 
@@ -43,6 +45,7 @@ class Served:
         migrate(url)
         self.records = Records(url)
         self.server = TorchServe(self.directory, model)
+        self.management = Management(self.server.management, self.server.key_file)
         self.sentences: list[str] = []
         self.reconciler = reconciler(
             self.directory, self.records, self.store, self.server.management, self.sentences.append
@@ -79,18 +82,27 @@ class Served:
         asyncio.run(self.reconciler.step())
 
     def answering(self) -> Any:
-        status, answer = post(f"{self.server.url}/v2/models/wafer/infer", v2(b64(image())))
+        status, answer = self.server.post("/v2/models/wafer/infer", v2(b64(image())))
         assert status == 200, answer
         return answer["model_version"]
 
     def on_trial(self, version: str) -> Any:
         """The version that answers at the bridge's URL for a candidate, or the status."""
-        url = torchserve.candidate_url(self.server.url).replace("{version}", version)
-        status, answer = post(url, v2(b64(image())))
+        path = torchserve.candidate_url("").replace("{version}", version)
+        status, answer = self.server.post(path, v2(b64(image())))
         return answer["model_version"] if status == 200 else status
 
+    def manage(self, method: str, path: str) -> None:
+        """Changes the server as somebody else with the token could."""
+        request = urllib.request.Request(
+            f"{self.server.management}/models/wafer{path}",
+            method=method,
+            headers=authorization(self.server.key_file, "management"),
+        )
+        urllib.request.urlopen(request, timeout=60).close()
+
     def loaded(self) -> list[str]:
-        return asyncio.run(Management(self.server.management).versions())[1]
+        return list(asyncio.run(self.management.loaded()).versions)
 
 
 @pytest.fixture(scope="module")
@@ -324,3 +336,59 @@ def test_a_server_that_does_not_answer_is_waited_for(served: Served) -> None:
 
     asyncio.run(watched())
     assert served.sentences == []
+
+
+def test_a_model_that_somebody_removed_is_loaded_again(served: Served) -> None:
+    asyncio.run(served.management.drop("tiny-1"))
+    assert served.loaded() == []
+    served.step()
+    assert (served.answering(), served.loaded()) == ("tiny-1", ["tiny-1"])
+    assert served.sentences == ["model tiny-1 serves from now on, before it none"]
+
+
+def test_workers_that_somebody_stopped_are_started_again(served: Served) -> None:
+    served.publish("v13", seed=13)
+    served.try_out("v13")
+    served.step()
+    for version in ("tiny-1", "v13"):
+        served.manage("PUT", f"/{version}?min_worker=0&max_worker=0&synchronous=true")
+    assert served.on_trial("v13") == 503
+    served.step()
+    assert (served.answering(), served.on_trial("v13")) == ("tiny-1", "v13")
+    assert sorted(served.sentences[1:]) == [
+        "model tiny-1 had no worker left; it answers again",
+        "model v13 had no worker left; it answers again",
+    ]
+
+
+def test_another_version_that_somebody_lets_answer_gives_way_to_the_champion(served: Served) -> None:
+    served.publish("v14", seed=14)
+    served.try_out("v14")
+    served.step()
+    served.manage("PUT", "/v14/set-default")
+    served.manage("PUT", "/tiny-1?min_worker=0&max_worker=0&synchronous=true")
+    assert served.answering() == "v14"
+    served.step()
+    assert served.answering() == "tiny-1"
+    assert served.sentences[1:] == ["model tiny-1 serves from now on, before it v14"]
+
+
+def test_a_champion_that_could_not_be_loaded_is_tried_again_while_nothing_answers(served: Served) -> None:
+    served.publish_broken("broken-again")
+    served.promote("broken-again")
+    with pytest.raises(NotLoadedError):
+        served.step()
+    asyncio.run(served.management.drop("tiny-1"))
+    for _ in range(2):
+        with pytest.raises(NotLoadedError):
+            served.step()
+
+
+def test_a_server_that_was_started_again_refuses_no_version_for_the_token_of_the_one_before(
+    served: Served, tmp_path: Path
+) -> None:
+    stale = tmp_path / "key_file.json"
+    stale.write_text('{"management": {"key": "of-before"}}')
+    management = Management(served.server.management, stale)
+    with pytest.raises(ServerUnavailableError, match="took no token for POST /models"):
+        asyncio.run(management.load("any.mar"))

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +13,18 @@ from typing import Any
 import psutil
 import pytest
 
-from fabwafer.commands.system import SYSTEM_FILE
+from fabwafer.commands.system import SYSTEM_FILE, sqlite_url
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 from fabwafer.models.card import read_card
+from fabwafer.models.key_file import authorization
 from fabwafer.models.shipped import default_model
 from fabwafer.models.store import FolderStore
+from fabwafer.records import migrate
 from fabwafer_local.supervisor import PARTS_FILE
 from tests.support import tiny_models
 from tests.support.devices import Device
-from tests.support.running import wait_until
+from tests.support.running import unready, wait_until
 from tests.support.up import Up, fabwafer, left, records
 
 
@@ -98,7 +101,9 @@ def test_the_model_of_a_later_release_is_reported_and_does_not_serve(tmp_path: P
         second.running()
         second.wait_for("model r2 came with this release; to let it serve: fabwafer model promote r2")
         assert versions() == {"r1": ["champion"], "r2": []}
-        with urllib.request.urlopen(f"{second.system.inference_url}/predictions/wafer") as answer:
+        url = f"{second.system.inference_url}/predictions/wafer"
+        token = authorization(second.system.inference_key_file, "inference")
+        with urllib.request.urlopen(urllib.request.Request(url, headers=token)) as answer:
             assert json.load(answer)["versions"] == ["r1"]
         assert second.stop() == 0
 
@@ -129,6 +134,29 @@ def test_a_promoted_version_answers_and_after_a_rollback_the_shipped_one_does(
         wait_until(lambda: list(models().values()) not in ([], [[]]), "the record with its prediction")
         assert list(models().values()) == [[version]]
         before |= set(models())
+
+
+def test_a_model_that_somebody_removed_is_repaired_and_the_bridge_ready_again(up: Up) -> None:
+    config = (up.data / "torchserve" / "config.properties").read_text()
+    (management,) = [line for line in config.splitlines() if line.startswith("management_address=")]
+    url = f"{management.partition('=')[2]}/models/wafer"
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(urllib.request.Request(url, method="DELETE"))
+    shown = len(up.output)
+    token = authorization(up.system.inference_key_file, "management")
+
+    def removed() -> bool:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="DELETE", headers=token)).close()
+        except urllib.error.HTTPError as error:
+            if error.code != 403:  # that means that the version before, of another test, is still there
+                raise
+            return False
+        return True
+
+    wait_until(removed, "the model can be removed")
+    wait_until(lambda: "serves from now on, before it none" in up.output[shown:], lambda: up.output[shown:])
+    wait_until(lambda: unready(up.system.metrics_url) is None, lambda: str(unready(up.system.metrics_url)))
 
 
 def test_a_candidate_answers_its_share_beside_the_champion_and_nobody_hears_it(
@@ -282,6 +310,39 @@ def test_nothing_that_a_device_sends_stops_the_view_or_the_stop(tmp_path: Path) 
         assert running.stop() == 0
         assert "Traceback" not in running.output
     assert left(running, sessions) == []
+
+
+def readable_by_others(data: Path) -> list[str]:
+    """The files that others can read, who are not kept out of a folder on the way."""
+    found = []
+    for folder, folders, files in os.walk(data):
+        here = Path(folder)
+        folders[:] = [name for name in folders if (here / name).stat().st_mode & 0o077]
+        found += [str(here / name) for name in files if (here / name).stat().st_mode & 0o077]
+    return sorted(found)
+
+
+def test_nobody_else_reads_the_data_directory_whatever_its_mode_was(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    outside = tmp_path / "outside"
+    for folder in (data, data / "nats" / "jetstream", data / "logs", outside):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+    (data / "nats" / "jetstream" / "old").write_text("from an earlier release")
+    (data / "mine").write_text("not fabwafer's")
+    (data / "samples").symlink_to(outside)
+    migrate(sqlite_url(data))
+    with Up(data, "--samples", "1") as running:
+        running.running().wait_for("(cluster)")
+        mine = [str(data / "mine")]
+        assert readable_by_others(data) == mine
+        files = [*data.iterdir(), *(data / "nats").rglob("*"), *(data / "logs").iterdir()]
+        private = {path.name for path in files if path.is_file() and path.stat().st_mode & 0o777 == 0o600}
+        assert private >= {"records.db", "records.db-wal", "system.json", "camera.json", "parts.json", "lock"}
+        assert private >= {"nats.log", "nats.conf", "users.conf", "bridge.log", "model-server.log"}
+        assert running.stop() == 0
+    assert readable_by_others(data) == mine
+    assert (data.stat().st_mode & 0o777, outside.stat().st_mode & 0o777) == (0o755, 0o755)
 
 
 def test_records_that_are_no_database_are_named(tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from fabwafer.maps.grid import FAILED, PASSED
 from fabwafer.maps.wafermap import encode
+from fabwafer.models.key_file import authorization
+from fabwafer.models.model_server import ServerUnavailableError
 from fabwafer_local import torchserve
 from fabwafer_local.ports import free_ports
 from tests.support import tiny_models
-from tests.support.running import ModelServer, _Process, wait_until
+from tests.support.running import ModelServer, _Process, as_in_a_cluster, wait_until
 
 _CHECKOUT = Path(__file__).parents[2]
 
@@ -63,11 +65,15 @@ def tensors(response: dict[str, Any]) -> dict[str, NDArray[Any]]:
 
 
 def post(
-    url: str, body: bytes | dict[str, Any] | list[Any] | None, kind: str = "application/json"
+    url: str,
+    body: bytes | dict[str, Any] | list[Any] | None,
+    kind: str = "application/json",
+    key_file: Path | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    """Post a body (or GETs without one); return the status and the decoded answer."""
+    """Post a body (or GETs without one), with the token where there is one; return the status and the answer."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers={"Content-Type": kind} if data is not None else {})
+    headers = authorization(key_file, "inference") | ({"Content-Type": kind} if data is not None else {})
+    request = urllib.request.Request(url, data=data, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, json.load(response)
@@ -75,32 +81,41 @@ def post(
         return error.code, json.load(error)
 
 
-def is_there(url: str) -> bool:
+def is_there(url: str, key_file: Path | None = None) -> bool:
     """Tell whether a GET is answered with 200, as a readiness probe asks."""
     try:
-        return post(url, None)[0] == 200
-    except OSError:
+        return post(url, None, key_file=key_file)[0] == 200
+    except (OSError, ServerUnavailableError):
         return False
 
 
 class TorchServe(ModelServer):
-    """TorchServe with a model of the test's own."""
+    """TorchServe with a model of the test's own: as a local system runs it, or as in a cluster."""
 
-    def __init__(self, directory: Path, model: Path, workers: int = 1) -> None:
+    def __init__(self, directory: Path, model: Path, *, local: bool = True) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         ports = free_ports(5)
         self.directory = directory
         self.spec = torchserve.prepare(
-            directory, torchserve.build_archive(directory, model), torchserve.TorchServePorts(*ports), workers
+            directory, torchserve.build_archive(directory, model), torchserve.TorchServePorts(*ports)
         )
         _Process.__init__(self, self.spec.argv, dict(self.spec.env), directory / "torchserve.log")
         self.temporary = self.spec.temporary
+        self.key_file = self.spec.key_file if local else None
+        if not local:
+            as_in_a_cluster(directory)
         self.url = f"http://127.0.0.1:{ports[0]}"
         self.management = f"http://127.0.0.1:{ports[1]}"
         self.metrics = f"http://127.0.0.1:{ports[2]}"
 
+    def post(
+        self, path: str, body: bytes | dict[str, Any] | None, kind: str = "application/json"
+    ) -> tuple[int, dict[str, Any]]:
+        """Post to the inference interface, with the token; return the status and the answer."""
+        return post(self.url + path, body, kind, self.key_file)
+
     def wait_ready(self) -> None:
-        wait_until(lambda: is_there(self.spec.ready_url), lambda: f"TorchServe: {self.last_words()}")
+        wait_until(lambda: is_there(self.spec.ready_url, self.key_file), lambda: f"TorchServe: {self.last_words()}")
 
 
 class KServe(_Process):
@@ -140,7 +155,10 @@ def either_server(
     request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TorchServe | KServe]:
     """Each of the servers in turn."""
-    server = request.param(tmp_path_factory.mktemp("server"), tiny_model)
+    directory = tmp_path_factory.mktemp("server")
+    server = (
+        KServe(directory, tiny_model) if request.param is KServe else TorchServe(directory, tiny_model, local=False)
+    )
     try:
         server.start()
         yield server

@@ -50,7 +50,8 @@ class Proxy:
         self.calls.append(len(images))
         if self.poison & set(images):
             return web.Response(status=503, text="the worker died")
-        async with self._session.post(f"{self._target}{request.path}", data=body) as answer:
+        token = {name: value for name, value in request.headers.items() if name == "Authorization"}
+        async with self._session.post(f"{self._target}{request.path}", data=body, headers=token) as answer:
             return web.Response(status=answer.status, body=self._spoiled(images, await answer.read()))
 
     def _spoiled(self, images: list[str], answer: bytes) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,9 @@ async def send(
     camera: Annotated[str | None, typer.Option(help="The camera's name; default: the user's.")] = None,
     user: Annotated[str | None, typer.Option(envvar="FABWAFER_DEVICE_USER", help="From `fabwafer device add`.")] = None,
     password: Annotated[str | None, typer.Option(envvar="FABWAFER_DEVICE_PASSWORD", help="Its password.")] = None,
+    client_id: Annotated[
+        str | None, typer.Option(help="The MQTT client id; default: the user with '_' for the dot.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(min=0.01, help="Images a second; default: as fast as possible.")] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for predictions.")] = 10.0,
     data: Data = None,
@@ -47,7 +51,7 @@ async def send(
     credentials = _credentials(fab, camera, user, password, data)
     listener = address("mqtt_url", data)
     messages = _messages(images, credentials)
-    if not await _send(Camera(listener, credentials), messages, rate, wait, as_json):
+    if not await _send(Camera(listener, credentials, _checked(client_id)), messages, rate, wait, as_json):
         raise typer.Exit(1)
 
 
@@ -83,6 +87,15 @@ def _credentials(
             f"expected --user and --password: get them with `fabwafer device add {name}`; nothing was sent"
         )
     return Credentials(known["fab"], known["camera"], known["user"], known["password"])
+
+
+def _checked(client_id: str | None) -> str | None:
+    """Return the client id; the listener refuses some for ever, and a camera would go on trying."""
+    if client_id is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", client_id):
+        raise NothingSentError(
+            f"--client-id: expected 1 to 200 letters, digits, '_' or '-', got {client_id!r}; nothing was sent"
+        )
+    return client_id
 
 
 def _messages(files: list[Path], credentials: "Credentials") -> "dict[Path, Image]":

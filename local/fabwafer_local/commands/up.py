@@ -117,7 +117,7 @@ def _addresses(stack: "Stack") -> str:
     return (
         f"  MQTT       {system.mqtt_url}   topic fabwafer/<fab>/<camera>/img/<imgid>\n"
         f"  NATS       nats://{system.nats_url.rpartition('@')[2]}\n"
-        f"  inference  {system.inference_url}/v2/models/wafer/infer\n"
+        f"  inference  {system.inference_url}/v2/models/wafer/infer   token in {system.inference_key_file}\n"
         f"  metrics    {system.metrics_url}/metrics   of device-auth: {system.device_auth_url}/metrics\n"
         f"Add a camera: fabwafer device add FAB CAMERA   Send your own images: fabwafer send IMAGE...   Stop: Ctrl-C"
     )
