@@ -60,12 +60,6 @@ class ServerConnection:
         found = answer.get("data", {}).get("connections")
         return dict(found[0]) if found else None
 
-    async def write_error(self) -> str | None:
-        """Return why a stream stores nothing any more until the server is started again, or None."""
-        answer = await self._request("HEALTHZ", {"details": True})
-        found = [str(one.get("error", "")) for one in answer.get("data", {}).get("errors") or []]
-        return next((error for error in found if "write error" in error), None)
-
     async def _request(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
         subject = f"$SYS.REQ.SERVER.{self._client._server_info['server_id']}.{what}"
         answer = await self._client.request(subject, json.dumps(body).encode(), timeout=ANSWER_SECONDS)
