@@ -63,12 +63,6 @@ class ServerConnection:
         found = answer.get("data", {}).get("connections")
         return dict(found[0]) if found else None
 
-    async def write_error(self) -> str | None:
-        """Return why a stream stores nothing any more until the server is started again, or None."""
-        answer = await self._request("HEALTHZ", {"details": True})
-        found = [str(one.get("error", "")) for one in answer.get("data", {}).get("errors") or []]
-        return next((error for error in found if "write error" in error), None)
-
     async def newest_user_of(self, client_id: str) -> str | None:
         """Return the user of the newest connection with an MQTT client id, on whatever server of the cluster it is."""
         query = {"mqtt_client": client_id, "auth": True, "state": _OPEN_AND_CLOSED}

@@ -3,6 +3,7 @@
 The configuration is `nats.conf`, which the bridge ships and which is the same everywhere; written here is what differs.
 """
 
+import json
 import shutil
 import socket
 import sysconfig
@@ -11,6 +12,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
+
+import nats
+from nats.errors import Error as NatsError
 
 from fabwafer.service.files import replace_file
 
@@ -125,3 +129,30 @@ def is_ready(client_port: int, mqtt_port: int, host: str = "127.0.0.1") -> bool:
             return client.recv(5) == b"INFO "
     except OSError:
         return False
+
+
+async def write_error(client_port: int, user: str, password: str) -> str | None:
+    """Return why a stream of a server stores nothing any more until the server is started again, or None.
+
+    Args:
+        client_port: Port for NATS clients, on 127.0.0.1.
+        user: A user of the system account.
+        password: Its password.
+    """
+    try:
+        client = await nats.connect(
+            f"nats://127.0.0.1:{client_port}", user=user, password=password, allow_reconnect=False, error_cb=_ignore
+        )
+        try:
+            subject = f"$SYS.REQ.SERVER.{client._server_info['server_id']}.HEALTHZ"
+            answer = json.loads((await client.request(subject, b'{"details": true}', timeout=5)).data)
+        finally:
+            await client.close()
+    except (NatsError, OSError, TimeoutError):  # it is away, which its watcher sees
+        return None
+    found = [str(one.get("error", "")) for one in answer.get("data", {}).get("errors") or []]
+    return next((error for error in found if "write error" in error), None)
+
+
+async def _ignore(_: Exception) -> None:
+    """Errors of the connection are raised by the call that they concern; by default the client logs them as well."""

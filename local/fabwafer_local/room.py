@@ -1,60 +1,17 @@
-"""The room on a local system's disk: what the streams may hold of it, and waiting while there is none."""
+"""The room on a local system's disk, and waiting while there is none."""
 
 import asyncio
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 from fabwafer.errors import FabwaferError
 from fabwafer.service.disk import readable, space_of
-from fabwafer.service.settings import variable
-from fabwafer_bridge.settings import StreamSettings
-from fabwafer_bridge.streams import LARGEST_IMAGE, LARGEST_MESSAGE, sum_of_limits
 
 LOOK_EVERY: Final = 1.0
 """Seconds between looks at a full disk."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """What the streams may hold in bytes: `$MQTT_msgs`, and each of IMAGES, PREDICTIONS and DEAD."""
-
-    mqtt: int
-    stream: int
-
-    @property
-    def total(self) -> int:
-        """The sum over all streams."""
-        return sum_of_limits(self.mqtt, self.stream)
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment of `fabwafer streams` with these limits."""
-        return os.environ | {
-            variable("mqtt_max_bytes"): str(self.mqtt),
-            variable("stream_max_bytes"): str(self.stream),
-        }
-
-
-def stream_limits(room: int, settings: StreamSettings) -> StreamLimits:
-    """Return limits whose sum is half of the room, and the defaults at most; the records grow into the other half.
-
-    Each stream can hold its largest message, however little room there is: the intake stops before the disk is full.
-
-    Args:
-        room: Bytes that the streams and the records may take.
-        settings: A limit that the operator set is not changed.
-    """
-    share = min(1.0, room / 2 / sum_of_limits(settings.mqtt_max_bytes, settings.stream_max_bytes))
-
-    def fitting(name: str, largest_message: int) -> int:
-        limit: int = getattr(settings, name)
-        return limit if name in settings.model_fields_set else max(largest_message, int(limit * share))
-
-    return StreamLimits(fitting("mqtt_max_bytes", LARGEST_MESSAGE), fitting("stream_max_bytes", LARGEST_IMAGE))
 
 
 class Room:

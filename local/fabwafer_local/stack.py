@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
-from nats.errors import Error as NatsError
 
 from fabwafer.commands.system import RECORDS_FILE, STORE_DIRECTORY, SYSTEM_FILE, System, sqlite_url, write_system
 from fabwafer.errors import FabwaferError
@@ -21,16 +20,13 @@ from fabwafer.models.model_server import ServerUnavailableError
 from fabwafer.models.reconciler import Reconciler
 from fabwafer.models.store import Store
 from fabwafer.records import Records, migrate
-from fabwafer.service.disk import readable
 from fabwafer.service.files import replace_file
-from fabwafer_bridge.settings import StreamSettings
-from fabwafer_bridge.system_account import ServerConnection
 from fabwafer_handlers.management import Management, TorchServe
 from fabwafer_local import nats, torchserve
 from fabwafer_local.ports import Ports, free_ports
 from fabwafer_local.private import make_private
 from fabwafer_local.rollout import Archives
-from fabwafer_local.room import Room, stream_limits
+from fabwafer_local.room import Room
 from fabwafer_local.samples import SampleCamera
 from fabwafer_local.supervisor import Part, PartFailedError, ServerSpec, Supervisor, fabwafer_command
 
@@ -185,17 +181,11 @@ class Stack:
         await self._camera.make()
 
     async def _make_streams(self, store: Path) -> None:
-        room = self._room.for_bus(store)
-        limits = stream_limits(room, StreamSettings.read())
-        self._say(
-            f"the streams may hold {readable(limits.total)}, images and predictions on their way; streams and records "
-            f"have {readable(room)} on this disk"
-        )
         while True:
-            done = await self._supervisor.run(
-                "streams", fabwafer_command("streams", "--data", str(self._directory)), limits.environment()
-            )
+            arguments = ("--data", str(self._directory), "--room", str(self._room.for_bus(store)))
+            done = await self._supervisor.run("streams", fabwafer_command("streams", *arguments))
             if not done.code:
+                self._say(done.printed.strip())
                 return
             if not await self._room.wait():
                 complaint = done.complaint.splitlines() or ["it gave no reason"]
@@ -270,22 +260,11 @@ class Stack:
         """Restart a bus that found no room for a message: it stores nothing any more in that stream (2.15.1)."""
         while True:
             await asyncio.sleep(LOOK_AT_BUS_SECONDS)
-            if error := await self._write_error():
+            if error := await nats.write_error(self._ports.nats, "device-auth", self._device_auth_password):
                 self._say(f"the bus stores nothing any more: {error}")
                 await self._room.wait()
                 self._say("NATS server is started again, so that it stores messages")
                 await self._supervisor.restart("NATS server")
-
-    async def _write_error(self) -> str | None:
-        url = f"nats://device-auth:{self._device_auth_password}@127.0.0.1:{self._ports.nats}"
-        try:
-            server = await ServerConnection.open(url, asyncio.Event())
-            try:
-                return await server.write_error()
-            finally:
-                await server.close()
-        except (NatsError, OSError, TimeoutError):  # it is away, which its watcher sees
-            return None
 
     async def _watch_bridge(self) -> None:
         shown = ""

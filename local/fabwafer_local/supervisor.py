@@ -199,17 +199,10 @@ class Supervisor:
             del self._written[name]
         self._write()
 
-    async def run(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Done:
-        """Run a program to its end; it is killed when this is cancelled, or by the next supervisor.
-
-        Args:
-            name: Its name in the list of processes.
-            argv: Its command line.
-            env: Its environment; this process's by default.
-        """
+    async def run(self, name: str, argv: Sequence[str]) -> Done:
+        """Run a program to its end; it is killed when this is cancelled, or by the next supervisor."""
         process = await asyncio.create_subprocess_exec(
             *argv,
-            env=None if env is None else dict(env),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
