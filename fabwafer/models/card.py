@@ -26,7 +26,7 @@ class ModelRefusedError(FabwaferError):
 class _Part(BaseModel):
     """A part of the card. Unknown fields are refused, so that a mistyped one is noticed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class InputSpec(_Part):

@@ -18,6 +18,7 @@ from fabwafer.maps.plausibility import NotAWaferMapError
 from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE, scale
 from fabwafer.maps.wafermap import decode
 from fabwafer.models.card import ModelRefusedError, Variant, read_card, read_verified
+from fabwafer.models.smoke_set import smoke_set
 
 OUTPUTS: Final = ("logits", "embedding", "activations")
 """The outputs of a model file: logits [n, classes], embedding [n, d], class activation maps [n, classes, h, w]."""
@@ -63,7 +64,8 @@ class Classifier:
         threads: CPU threads of one pass.
 
     Raises:
-        ModelRefusedError: The model is not the one its card describes, or does not fit this code.
+        ModelRefusedError: The model is not the one its card describes, does not fit this code, or has no finite answer
+            for a map of the smoke set.
     """
 
     def __init__(self, directory: Path, variant: Variant = "int8", threads: int = 1) -> None:
@@ -91,6 +93,7 @@ class Classifier:
             )
         self._input = self._session.get_inputs()[0].name
         self._thresholds = [self.card.thresholds[name] for name in self.card.classes]
+        self._check_finite(smoke_set())
 
     def classify(self, images: Sequence[bytes], *, heatmap: bool = False) -> list[Classification]:
         """Return a classification for each image file (PNG or JPEG), in order. A bad one never fails the others.
@@ -144,6 +147,17 @@ class Classifier:
                     )
                 )
         return answers
+
+    def _check_finite(self, grids: Sequence[NDArray[np.uint8]]) -> None:
+        inputs = np.stack([scale(grid) for grid in grids])
+        outputs = dict(zip(OUTPUTS, self._session.run(list(OUTPUTS), {self._input: inputs}), strict=True))
+        for name, values in outputs.items():
+            finite = np.isfinite(values).reshape(len(grids), -1).all(axis=1)
+            if not finite.all():
+                raise ModelRefusedError(
+                    f"the model {self.card.name} {self.card.version} must not serve: expected finite {name} of its "
+                    f"{self.variant} file for the {len(grids)} maps of the smoke set, {(~finite).sum()} have others"
+                )
 
     def _calibrated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         scaled = logits / self.card.temperature

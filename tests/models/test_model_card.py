@@ -1,11 +1,15 @@
 """A model is loaded only when it is the one its card describes."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from fabwafer.models.card import CARD_NAME, ModelRefusedError, read_card, verify, write_card
+from fabwafer.defects import SHIPPED_CLASSES
+from fabwafer.models.card import CARD_NAME, ModelCard, ModelRefusedError, read_card, verify, write_card
 from fabwafer.models.classifier import Classifier
 from fabwafer.models.shipped import default_model
 from tests.support.tiny_models import make
@@ -42,6 +46,19 @@ def test_a_changed_model_file_is_refused_and_both_digests_are_named(model: Path)
         verify(model, card)
     with pytest.raises(ModelRefusedError, match="should have SHA-256"):
         Classifier(model)
+
+
+def test_a_model_without_finite_answers_is_not_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefusedError, match=r"must not serve: expected finite logits of its int8 file for the 11"):
+        Classifier(make(tmp_path, finite=False))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"temperature": math.inf}, {"thresholds": dict.fromkeys(SHIPPED_CLASSES, math.nan)}]
+)
+def test_a_card_with_numbers_that_are_not_finite_is_refused(model: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        ModelCard.model_validate(read_card(model).model_dump() | changes)
 
 
 def test_a_missing_model_file_is_refused(model: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fabwafer.defects import SHIPPED_CLASSES
-from fabwafer.models.card import ModelCard, read_card
+from fabwafer.models.card import ModelCard, ModelRefusedError, read_card
 from fabwafer_training import processes
 from fabwafer_training.augment import draw_many
 from fabwafer_training.dataset import DataError, Dataset
@@ -25,6 +25,8 @@ from fabwafer_training.weights import interpolate_weights, read_weights
 
 LEAST_MAPS = 5
 """Maps that a class needs to be learned: with fewer, none would be left to measure on."""
+LEAST_HELD_OUT = 2
+"""Groups that are held out at least: what is fitted on one half of the held-out maps is measured on the other."""
 
 
 def classes_of(data: Dataset) -> list[str]:
@@ -71,7 +73,8 @@ def prepare(data: Dataset, held_out_seed: int, tell: Callable[[str], None]) -> M
         tell: Called with a sentence on what was left out.
 
     Raises:
-        DataError: There are fewer than two classes, or a class has too few maps or all of them in one group.
+        DataError: There are fewer than two classes, a class has too few maps or all of them in one group, or all maps
+            that are held out are in one group.
     """
     for sentence in data.unread:
         tell(sentence)
@@ -88,6 +91,11 @@ def prepare(data: Dataset, held_out_seed: int, tell: Callable[[str], None]) -> M
     if absent:
         raise DataError(
             f"{data.name}: all maps of {', '.join(absent)} are in one group, which cannot be split, or in valid"
+        )
+    if len(set(cleaned.groups[held_out].tolist())) < LEAST_HELD_OUT:
+        raise DataError(
+            f"{data.name}: expected two groups of maps held out at least, to calibrate on one half and measure on the "
+            f"other, found {held_out.sum()} maps held out in one: give each lot its own group"
         )
     return Material(cleaned, classes_of(cleaned), held_out, held_out_seed)
 
@@ -125,7 +133,7 @@ def train_model(
         The card; None in all but the first of several processes.
 
     Raises:
-        ModelRefusedError: A teacher cannot be read, or its classes are others.
+        ModelRefusedError: A teacher cannot be read, its classes are others, or training gave no finite weights.
     """
     targets, held_out = material.targets, material.held_out
     tell(f"training on {(~held_out).sum()} maps; {held_out.sum()} are held out by group to calibrate and measure")
@@ -156,6 +164,11 @@ def train_model(
         return None
     if start is not None and interpolation:
         interpolate_weights(network, start, interpolation)
+    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+        raise ModelRefusedError(
+            f"expected finite weights after training, got others: {about['name']} {about['version']} was not written; "
+            "a lower learning rate may help"
+        )
     tell("calibrating, exporting and quantising")
     card = package(
         network,
