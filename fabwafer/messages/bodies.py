@@ -23,6 +23,9 @@ MILLISECONDS_FROM: Final = 1e11
 """A timestamp below this is in seconds: as milliseconds it would be March 1973, as seconds the year 5138."""
 
 
+LONGEST_TEXT: Final = 256
+"""Characters of lot, slot and the like."""
+
 DEEPEST: Final = 32
 """Levels of objects and lists in a field; what reads a message again further on gives up at about 200."""
 
@@ -90,7 +93,7 @@ Milliseconds = Annotated[int, BeforeValidator(_milliseconds)]
 Fraction = Annotated[float, BeforeValidator(_fraction)]
 ClassName = Annotated[str, BeforeValidator(_class_name)]
 ModelName = Annotated[str, BeforeValidator(_model_name), Field(max_length=128)]
-Text = Annotated[str, BeforeValidator(_text), Field(max_length=256)]
+Text = Annotated[str, BeforeValidator(_text), Field(max_length=LONGEST_TEXT)]
 
 
 class _Message(BaseModel):
