@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, ValidationInfo
 
-from fabwafer.defects import canonical_name
+from fabwafer.defects import canonical_name, is_defect
 from fabwafer.maps.counts import MapCounts
 from fabwafer.messages.encoding import EncodingError, decoded_base64
 from fabwafer.messages.headers import MESSAGE_BYTES
@@ -187,10 +187,14 @@ class ReceivedImage:
 
 
 class Prediction(_Message):
-    """A model's answer for one image. A device's own has neither `wafer` nor `map`."""
+    """A model's answer for one image. A device's own has neither `wafer` nor `map`.
+
+    `is_defect` says whether the class names a defect; where it is missing, the class's name decides.
+    """
 
     prediction: ClassName
     probability: Fraction
+    is_defect: bool | None = None
     source: Source = "device"
     model: ModelName = UNKNOWN_MODEL
     probabilities: dict[str, FiniteFloat] | None = None
@@ -198,6 +202,13 @@ class Prediction(_Message):
     review: bool | None = None
     map: MapCounts | None = None
     embedding: list[FiniteFloat] | None = None
+
+    @property
+    def names_defect(self) -> bool:
+        """Whether it names a defect on a wafer."""
+        if self.wafer is False:
+            return False
+        return is_defect(self.prediction) if self.is_defect is None else self.is_defect
 
 
 class Alert(Prediction):

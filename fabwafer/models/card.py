@@ -3,10 +3,11 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fabwafer.defects import NONE, canonical_name, is_defect
 from fabwafer.errors import FabwaferError
 from fabwafer.service.files import replace_file
 
@@ -17,6 +18,8 @@ SUPPORTED_SCALING = frozenset({1})
 """Versions of `fabwafer.maps.scaling.scale` that this code can prepare a model's input with."""
 
 Variant = Literal["int8", "float32"]
+ClassName = Annotated[str, AfterValidator(canonical_name)]
+"""Known names in any case get their usual spelling, as in messages."""
 
 
 class ModelRefusedError(FabwaferError):
@@ -49,7 +52,7 @@ class TrainingData(_Part):
 
     name: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    counts: dict[str, int]
+    counts: dict[ClassName, int]
 
 
 class ModelCard(_Part):
@@ -57,6 +60,7 @@ class ModelCard(_Part):
 
     Attributes:
         classes: The class names in the order of the network's outputs.
+        good: The class of wafers without a defect, where none is called `none`.
         files: The network for serving, by variant.
         weights: The weights that retraining starts from; serving never reads them.
         temperature: The logits are divided by it before the softmax, which calibrates the probabilities.
@@ -69,13 +73,14 @@ class ModelCard(_Part):
     version: str = Field(min_length=1)
     created: str
     description: str = ""
-    classes: list[str] = Field(min_length=2)
+    classes: list[ClassName] = Field(min_length=2)
+    good: ClassName | None = None
     input: InputSpec
     embedding_size: int = Field(gt=0)
     files: dict[Variant, ModelFile]
     weights: ModelFile | None = None
     temperature: float = Field(gt=0)
-    thresholds: dict[str, float]
+    thresholds: dict[ClassName, float]
     review_error_rate: float = Field(ge=0, le=1)
     metrics: dict[str, Any] = {}
     training_data: TrainingData
@@ -86,11 +91,22 @@ class ModelCard(_Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ModelCard":
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes must differ from each other")
+        if len({name.casefold() for name in self.classes}) != len(self.classes):
+            raise ValueError("classes must differ from each other in more than the case")
+        if self.good is not None and (self.good not in self.classes or NONE in self.classes):
+            raise ValueError(f"good must be one of the classes, and is only for classes without {NONE}")
         if set(self.thresholds) != set(self.classes):
             raise ValueError("thresholds must name exactly the classes")
         return self
+
+    @property
+    def good_class(self) -> str:
+        """The class of wafers without a defect; without such a class `none`, which it never answers."""
+        return self.good or NONE
+
+    def is_defect(self, name: str) -> bool:
+        """Tell whether one of the model's classes names a defect."""
+        return is_defect(name, self.good_class)
 
     @property
     def digest(self) -> str:

@@ -35,6 +35,7 @@ class Classification:
         label: The class, `not-a-wafer`, or empty when the image could not be read.
         probability: Of the class, calibrated, 0..1; 0 where there is no class.
         probabilities: Of all classes in the card's order, float32 [classes]; zeros where there is no class.
+        defect: Whether the class names a defect.
         wafer: Whether the image is a wafer map.
         review: Whether a person should look: the probability is below the class's threshold, or it is no wafer map.
         error: Empty, or one sentence on why the image could not be read or is no wafer map.
@@ -47,6 +48,7 @@ class Classification:
     label: str
     probability: float
     probabilities: NDArray[np.float32]
+    defect: bool
     wafer: bool
     review: bool
     error: str
@@ -138,6 +140,7 @@ class Classifier:
                         label=self.card.classes[best],
                         probability=probability,
                         probabilities=probabilities[row],
+                        defect=self.card.is_defect(self.card.classes[best]),
                         wafer=True,
                         review=probability < self._thresholds[best],
                         error="",
@@ -170,6 +173,7 @@ class Classifier:
             label=label,
             probability=0.0,
             probabilities=np.zeros(len(self.card.classes), np.float32),
+            defect=False,
             wafer=False,
             review=True,
             error=error,

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fabwafer.defects import SHIPPED_CLASSES
+from fabwafer.defects import SHIPPED_CLASSES, canonical_name
+from fabwafer.maps.synthetic import sample
 from fabwafer.models.card import CARD_NAME, ModelCard, ModelRefusedError, read_card, verify, write_card
 from fabwafer.models.classifier import Classifier
 from fabwafer.models.shipped import default_model
@@ -59,6 +60,36 @@ def test_a_model_without_finite_answers_is_not_loaded(tmp_path: Path) -> None:
 def test_a_card_with_numbers_that_are_not_finite_is_refused(model: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="finite number"):
         ModelCard.model_validate(read_card(model).model_dump() | changes)
+
+
+@pytest.mark.parametrize(
+    ("names", "good", "defects"),
+    [
+        (["edge", "streak", "ok"], "ok", ["edge", "streak"]),
+        (["edge", "streak", "ok"], None, ["edge", "streak", "ok"]),
+        (["Loc", "None"], None, ["Loc"]),
+        (["Near-Full", "NONE"], None, ["Near-full"]),
+    ],
+)
+def test_a_models_answers_say_whether_they_name_a_defect(
+    tmp_path: Path, names: list[str], good: str | None, defects: list[str]
+) -> None:
+    classifier = Classifier(make(tmp_path, names=names, good=good))
+    assert classifier.card.classes == [canonical_name(name) for name in names]
+    assert [name for name in classifier.card.classes if classifier.card.is_defect(name)] == defects
+    answers = classifier.classify_grids([grid for _, grid in sample(3, 9)])
+    assert all(answer.defect == (answer.label in defects) for answer in answers)
+    assert not classifier.classify([b"no image"])[0].defect
+
+
+@pytest.mark.parametrize(
+    ("names", "good"), [(["edge", "ok"], "fine"), (["edge", "ok", "none"], "ok"), (["edge", "Edge"], None)]
+)
+def test_a_card_whose_classes_do_not_fit_together_is_refused(
+    tmp_path: Path, names: list[str], good: str | None
+) -> None:
+    with pytest.raises(ValidationError, match=r"good must be one of the classes|classes must differ"):
+        make(tmp_path, names=names, good=good)
 
 
 def test_a_missing_model_file_is_refused(model: Path) -> None:

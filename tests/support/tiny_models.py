@@ -21,6 +21,7 @@ def make(
     seed: int = 0,
     *,
     names: Sequence[str] = SHIPPED_CLASSES,
+    good: str | None = None,
     finite: bool = True,
 ) -> Path:
     """Write a model whose one convolution has seeded random weights; return its folder.
@@ -30,6 +31,7 @@ def make(
         version: Of the model.
         seed: Of the weights.
         names: Of its classes.
+        good: The class of wafers without a defect, where none is called so.
         finite: Whether its answers are numbers.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -64,6 +66,7 @@ def make(
             version=version,
             created="2026-01-01T00:00:00Z",
             classes=list(names),
+            good=good,
             input=InputSpec(size=INPUT_SIZE, channels=CHANNELS, scaling_version=SCALING_VERSION),
             embedding_size=EMBEDDING_SIZE,
             files={"int8": describe_file(file), "float32": describe_file(file)},

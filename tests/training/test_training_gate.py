@@ -56,6 +56,12 @@ def test_defects_called_none_are_refused() -> None:
     assert found.reasons == ["3.00% of defects are called none, allowed is 2.00%"]
 
 
+def test_defects_called_by_a_fabs_own_name_of_good_wafers_are_refused() -> None:
+    champion = answers({"Scratch": 0.97, "Center": 0.97})
+    found = judge(champion, champion, TARGETS, classes=["edge", "streak", "ok"], limits=Limits(), good="ok")
+    assert found.reasons == ["3.00% of defects are called ok, allowed is 2.00%"]
+
+
 @pytest.mark.parametrize(("recall", "passes"), [(0.80, True), (0.84, True), (0.795, False)])
 def test_a_class_that_the_champion_has_below_the_floor_may_rise_and_stay_but_not_fall(
     recall: float, passes: bool

@@ -285,8 +285,15 @@ def test_going_on_with_other_classes_keeps_all_but_the_last_layer(champion: Path
     names = np.where(np.isin(own.labels, ["Loc", "Scratch", "Edge-Loc"]), "local", "global")
     write_npz(tmp_path / "own.npz", Dataset("own", own.grids, names, own.groups))
     words = [str(tmp_path / "own.npz"), "--out", str(tmp_path / "out"), "--from", str(champion), "--epochs", "4"]
-    result = CliRunner().invoke(train_app, [*words, "--maps-per-epoch", "256"])
+    words += ["--maps-per-epoch", "256"]
+    refused = CliRunner().invoke(train_app, [*words, "--good", "fine"])
+    assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (
+        1,
+        "--good: expected one of the classes global, local, got 'fine'",
+    )
+    result = CliRunner().invoke(train_app, words)
     assert result.exit_code == 0, result.stderr
+    assert "no class is called none: each of global, local counts as a defect and raises alerts" in result.stderr
     card = read_card(tmp_path / "out")
     assert card.classes == ["global", "local"]
     assert card.description == "Trained on from wafer first."
@@ -434,8 +441,15 @@ def test_a_champion_with_classes_of_its_own_asks_for_its_own_base(champion: Path
     settings = Settings(shape=Shape((8, 16), 1), epochs=1, maps_per_epoch=64)
     material = prepare(read(str(tmp_path / "own.npz")), 0, quiet)
     train_model(
-        material, tmp_path / "own", settings, {"name": "own", "version": "own"}, tell=quiet, report=lambda _: None
+        material,
+        tmp_path / "own",
+        settings,
+        {"name": "own", "version": "own", "good": "global"},
+        tell=quiet,
+        report=lambda _: None,
     )
+    card = read_card(tmp_path / "own")
+    assert (card.good, card.metrics["missed_as_none"] is not None) == ("global", True)
     some = Dataset("reviews", read("synthetic:40:6").grids, np.array(["local"] * 40), groups[:40])
     write_npz(tmp_path / "reviews.npz", some)
     given = [*words(tmp_path / "own", str(tmp_path / "store")), "--reviews", str(tmp_path / "reviews.npz")]
@@ -445,6 +459,10 @@ def test_a_champion_with_classes_of_its_own_asks_for_its_own_base(champion: Path
     assert "no map of global is left to train on" in result.stderr
     result = CliRunner().invoke(app, [*given, "--base", str(tmp_path / "own.npz")])
     assert result.exit_code == 0, result.stderr
+    folder = Path(json.loads(result.stdout)["location"])
+    assert read_card(folder).good == "global"
+    figures = json.loads((folder / "report" / "evaluation.json").read_text())
+    assert (figures["model"]["good"], figures["missed_as_none"] is not None) == ("global", True)
 
 
 def test_a_model_without_weights_cannot_be_gone_on_from(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def judge(
     *,
     classes: Sequence[str],
     limits: Limits,
+    good: str = NONE,
     seed: int = 0,
 ) -> Verdict:
     """Compare two models on the same gold maps.
@@ -51,13 +52,14 @@ def judge(
         targets: The numbers of the true classes, [n].
         classes: The class names.
         limits: What to hold the candidate to.
+        good: The class of wafers without a defect.
         seed: Of the bootstrap's draws.
     """
     if not (finite := np.isfinite(candidate).all(axis=1)).all():
         reason = f"expected finite probabilities for the {len(targets)} gold maps, {(~finite).sum()} have others"
         return Verdict(True, False, [reason], None, limits)
     old, new = champion.argmax(axis=1), candidate.argmax(axis=1)
-    before, after = measure(champion, targets, classes), measure(candidate, targets, classes)
+    before, after = (measure(one, targets, classes, good=good) for one in (champion, candidate))
     low, high = _difference_interval(old, new, targets, len(classes), seed)
     difference = after["macro_f1"] - before["macro_f1"], low, high
     support = {name: figures["support"] for name, figures in after["per_class"].items()}
@@ -81,9 +83,9 @@ def judge(
             reasons.append(
                 f"{name}: recall {now:.3f} is below {limits.recall_floor:.3f} and below the champion's, {was:.3f}"
             )
-    missed, defects = after["missed_as_none"] or 0.0, len(targets) - support.get(NONE, 0)
+    missed, defects = after["missed_as_none"] or 0.0, len(targets) - support.get(good, 0)
     if defects >= limits.maps_per_class and missed > limits.missed_as_none:
-        reasons.append(f"{missed:.2%} of defects are called none, allowed is {limits.missed_as_none:.2%}")
+        reasons.append(f"{missed:.2%} of defects are called {good}, allowed is {limits.missed_as_none:.2%}")
     if small and not reasons:
         listed = ", ".join(f"{name} {count}" for name, count in small.items())
         reason = f"the gold set is too small to decide: expected {limits.maps_per_class} maps a class, found {listed}"

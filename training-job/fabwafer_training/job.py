@@ -121,7 +121,7 @@ def train_model(
         material: The maps to train on, and those to calibrate and measure on.
         folder: Where to write; also holds the checkpoint while training.
         settings: How to train.
-        about: The card's `name`, `version`, `description`, `limits`, `notice` and `citations`.
+        about: The card's `name`, `version`, `description`, `good`, `limits`, `notice` and `citations`.
         tell: Called with a sentence at each step.
         report: Called after each epoch.
         start: Weights to go on from; those of the last layer are left out when the classes are others.

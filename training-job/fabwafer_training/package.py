@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fabwafer.defects import NONE
 from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE, SCALING_VERSION
 from fabwafer.models.card import InputSpec, ModelCard, TrainingData, describe_file, write_card
 from fabwafer_training.augment import DRAWINGS, as_inputs
@@ -58,7 +59,7 @@ def package(
         trained_inputs: Their inputs, uint8 [n, drawings, channels, size, size].
         held_out: Maps it was not trained on.
         folder: Where to write.
-        about: The card's `name`, `version`, `description`, `limits`, `notice` and `citations`.
+        about: The card's `name`, `version`, `description`, `good`, `limits`, `notice` and `citations`.
         training: How it was trained, for the card.
         prior_step: How far to move the logits towards the class frequencies; by default fitted.
     """
@@ -100,9 +101,10 @@ def package(
     temperature = fit_temperature(final, held_out.targets)
     thresholds = fit_thresholds(softmax(final, temperature), held_out.targets, classes, REVIEW_ERROR_RATE)
 
-    metrics = measure(crossed, held_out.targets, classes)
-    weights = natural_weights(held_out.targets, classes)
-    natural = measure(crossed, held_out.targets, classes, weights) if weights is not None else {}
+    good = about.get("good") or NONE
+    metrics = measure(crossed, held_out.targets, classes, good=good)
+    weights = natural_weights(held_out.targets, classes, good)
+    natural = measure(crossed, held_out.targets, classes, weights, good=good) if weights is not None else {}
     native = final.argmax(axis=1)
     metrics |= {
         "measured_on": (

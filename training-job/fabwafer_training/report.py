@@ -23,7 +23,7 @@ class Evaluation:
         probabilities: The model's, [n, classes].
         targets: The numbers of their labels, [n].
         figures: What `metrics.measure` returns, and: at_natural_share (the same, reweighted to the natural share of
-            `none`; None where the maps are all `none` or all defects), risk_coverage, alert (`precision`,
+            good wafers; None where the maps are all good or all defects), risk_coverage, alert (`precision`,
             `threshold`), review (the share of maps that would go to review, and the error rate of the others), model
             and data.
         contradicted: The maps whose label the model contradicts, the surest first.
@@ -71,18 +71,21 @@ def evaluate(classifier: Classifier, data: Dataset, alert_precision: float) -> E
     """
     probabilities, targets = predict(classifier, data)
     classes = classifier.card.classes
-    figures = measure(probabilities, targets, classes)
-    weights = natural_weights(targets, classes)
+    good = classifier.card.good_class
+    figures = measure(probabilities, targets, classes, good=good)
+    weights = natural_weights(targets, classes, good)
     guessed = probabilities.argmax(axis=1)
     thresholds = np.array([classifier.card.thresholds[name] for name in classes])
     accepted = probabilities.max(axis=1) >= thresholds[guessed]
     wrong = (guessed != targets)[accepted]
     figures |= {
-        "at_natural_share": measure(probabilities, targets, classes, weights) if weights is not None else None,
+        "at_natural_share": measure(probabilities, targets, classes, weights, good=good)
+        if weights is not None
+        else None,
         "risk_coverage": risk_coverage(probabilities, targets),
         "alert": {
             "precision": alert_precision,
-            "threshold": alert_threshold(probabilities, targets, classes, alert_precision),
+            "threshold": alert_threshold(probabilities, targets, classes, alert_precision, good),
         },
         "review": {
             "share": float(1 - accepted.mean()),
@@ -93,6 +96,7 @@ def evaluate(classifier: Classifier, data: Dataset, alert_precision: float) -> E
             "version": classifier.card.version,
             "digest": classifier.card.digest,
             "variant": classifier.variant,
+            "good": good if good in classes else None,
         },
         "data": {"name": data.name, "sha256": data.digest()},
     }

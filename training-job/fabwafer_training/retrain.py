@@ -254,6 +254,7 @@ def go_on(
         "name": card.name,
         "version": version,
         "description": description,
+        "good": card.good,
         "limits": card.limits,
         "notice": card.notice,
         "citations": card.citations,
@@ -294,7 +295,12 @@ def _compare(champion: Path, candidate: Path, gold: Dataset, limits: Limits) -> 
         new = evaluate(classifier, gold, ALERT_PRECISION)
         write_report(new, folder)
         verdict = judge(
-            old.probabilities, new.probabilities, new.targets, classes=classifier.card.classes, limits=limits
+            old.probabilities,
+            new.probabilities,
+            new.targets,
+            classes=classifier.card.classes,
+            limits=limits,
+            good=classifier.card.good_class,
         )
     (folder / "gate.json").write_text(json.dumps(asdict(verdict), indent=2) + "\n", encoding="utf-8")
     return verdict

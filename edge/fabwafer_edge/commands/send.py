@@ -32,7 +32,7 @@ async def send(
     camera: Annotated[str | None, typer.Option(help="The camera's name; default: the user's.")] = None,
     user: Annotated[str | None, typer.Option(envvar="FABWAFER_DEVICE_USER", help="From `fabwafer device add`.")] = None,
     password: Annotated[str | None, typer.Option(envvar="FABWAFER_DEVICE_PASSWORD", help="Its password.")] = None,
-    lot: Annotated[str | None, typer.Option(help="The wafers' lot: reviewed wafers are split by it in training.")] = None,
+    lot: Annotated[str | None, typer.Option(help="The wafers' lot; training splits reviews by it.")] = None,
     slot: Annotated[str | None, typer.Option(help="The wafer's slot in its carrier.")] = None,
     product: Annotated[str | None, typer.Option(help="The product.")] = None,
     tool: Annotated[str | None, typer.Option(help="The tool that processed the wafers.")] = None,

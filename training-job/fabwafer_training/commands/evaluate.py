@@ -78,7 +78,7 @@ def _print_tables(result: dict[str, Any]) -> None:
     figures = Table(title=escape(title))
     figures.add_column("figure")
     figures.add_column("these maps", justify="right")
-    figures.add_column("natural share of none", justify="right")
+    figures.add_column(f"natural share of {escape(result['model']['good'] or 'good wafers')}", justify="right")
     natural = result["at_natural_share"] or {}
     for key, value in result.items():
         if isinstance(value, float):

@@ -29,6 +29,10 @@ def train(
             help="Learn from this model's probabilities as well as from the labels (distillation); may be repeated.",
         ),
     ] = None,
+    good: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="The class of wafers without a defect, where none is called none."),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs to train; by default 17, or 12 with --from.")
     ] = None,
@@ -58,6 +62,7 @@ def train(
     """Train a model on labelled wafer maps, calibrate, quantise and measure it, and write it with its card."""
     from rich.console import Console
 
+    from fabwafer.defects import NONE
     from fabwafer.models.card import ModelRefusedError, read_card
     from fabwafer.models.store import StoreError, checked_version
     from fabwafer_training import processes
@@ -88,6 +93,15 @@ def train(
             # The terms of the data it was trained on hold for what is made of it.
             own = {"limits": before.limits, "notice": before.notice, "citations": before.citations}
             about = {"description": f"Trained on from {before.name} {before.version}."} | own | about
+            good = good or (before.good if before.good in material.classes else None)
+        about["good"] = _good_class(good, material.classes)
+        if about["good"] is None and NONE not in material.classes:
+            console.print(
+                f"no class is called none: each of {', '.join(material.classes)} counts as a defect and raises alerts; "
+                "if one is that of wafers without a defect, name it with --good",
+                style="yellow",
+                markup=False,
+            )
         settings = Settings(
             shape=shape,
             epochs=epochs or (17 if start is None else 12),
@@ -111,6 +125,27 @@ def train(
         f"macro-F1 {figures['macro_f1']:.3f}, worst recall {figures['worst_class_recall']:.3f}, "
         f"accuracy {figures['accuracy']:.3f}"
     )
+
+
+def _good_class(named: str | None, classes: list[str]) -> str | None:
+    """Return the class that the card is to name as that of wafers without a defect.
+
+    Raises:
+        DataError: It is no class, or another class is called none.
+    """
+    from fabwafer.defects import NONE, canonical_name
+    from fabwafer_training.dataset import DataError
+
+    if named is None:
+        return None
+    name = canonical_name(named)
+    if NONE in classes:
+        if name == NONE:
+            return None
+        raise DataError(f"--good: {NONE} is the class of wafers without a defect already, got {named!r}")
+    if name not in classes:
+        raise DataError(f"--good: expected one of the classes {', '.join(classes)}, got {named!r}")
+    return name
 
 
 def _about(file: Path) -> dict[str, Any]:
