@@ -41,6 +41,14 @@ def canonical_name(name: str) -> str:
     return _BY_FOLDED_NAME.get(name.strip().casefold(), name.strip())
 
 
-def is_defect(name: str) -> bool:
-    """Tell whether a class names a defect: neither `none` nor `not-a-wafer`."""
-    return name not in (NONE, NOT_A_WAFER)
+def is_defect(name: str, good: str = NONE) -> bool:
+    """Tell whether a class names a defect.
+
+    Args:
+        name: The class, in any case where it is a known one.
+        good: The model's class of wafers without a defect; see `ModelCard.good_class`.
+
+    Returns:
+        False for `good`, `none` and `not-a-wafer`.
+    """
+    return canonical_name(name) not in (good, NONE, NOT_A_WAFER)

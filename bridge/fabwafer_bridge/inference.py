@@ -42,6 +42,7 @@ class Answer:
     label: str
     probability: float
     probabilities: dict[str, float]
+    defect: bool | None
     wafer: bool
     review: bool | None
     error: str
@@ -124,6 +125,8 @@ def read_answers(raw: bytes, expected: int) -> list[Answer]:
     """
     try:
         found: dict[str, dict[str, Any]] = {output["name"]: output for output in json.loads(raw)["outputs"]}
+        # During an upgrade a model server of the release before answers, without `defect`: then the name decides.
+        found.setdefault("defect", {"data": [None] * expected})
         outputs = {tensor.name: _rows(tensor, found[tensor.name]["data"], expected) for tensor in inference.OUTPUTS}
         (digest,) = outputs["model_digest"]
         classes = outputs["classes"]
@@ -132,6 +135,7 @@ def read_answers(raw: bytes, expected: int) -> list[Answer]:
                 label=label,
                 probability=outputs["probability"][index],
                 probabilities=dict(zip(classes, outputs["probabilities"][index], strict=True)),
+                defect=outputs["defect"][index],
                 wafer=bool(outputs["wafer"][index]),
                 review=outputs["review"][index],
                 error=outputs["error"][index],

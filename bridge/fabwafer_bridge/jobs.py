@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import structlog
 from nats.aio.msg import Msg
 
-from fabwafer.defects import NOT_A_WAFER
+from fabwafer.defects import NOT_A_WAFER, canonical_name
 from fabwafer.messages.bodies import CONTEXT_FIELDS, ImageMetadata, Prediction
 from fabwafer.messages.headers import MESSAGE, MESSAGE_ID, PIXELS, Receipt
 from fabwafer.service.backoff import Backoff
@@ -92,8 +92,9 @@ def predicted(image: ImageMetadata, answer: Answer) -> Prediction:
         timestamp=image.timestamp,
         fab=image.fab,
         camera=image.camera,
-        prediction=answer.label if answer.wafer else NOT_A_WAFER,
+        prediction=canonical_name(answer.label) if answer.wafer else NOT_A_WAFER,
         probability=answer.probability,
+        is_defect=answer.defect if answer.wafer else False,
         source="cluster",
         model=answer.model,
         probabilities=answer.probabilities if answer.wafer else None,

@@ -110,6 +110,7 @@ def _as_json(classifier: "Classifier", path: Path, answer: "Classification") -> 
         "image": str(path),
         "label": answer.label,
         "probability": round(answer.probability, 6),
+        "defect": answer.defect,
         "wafer": answer.wafer,
         "review": answer.review,
         "error": answer.error,

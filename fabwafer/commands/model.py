@@ -31,6 +31,11 @@ _NOTE: Final = (
     "A running local system follows within seconds. In a cluster nothing does yet: its model server stays as it is."
 )
 
+_OTHER_MAPS: Final = (
+    "Figures of different maps cannot be compared: to measure versions on the same ones, "
+    "fabwafer evaluate SOURCE --model DIR."
+)
+
 
 @app.command("list")
 def list_versions(*, store: StoreAddress = None, data: Data = None, as_json: Json = False) -> None:
@@ -52,6 +57,8 @@ def list_versions(*, store: StoreAddress = None, data: Data = None, as_json: Jso
             print(json.dumps(_as_json(card, rollout), separators=(",", ":")))
     else:
         _print(_versions_table(cards, rollout))
+        if len({_measured_on(card) for card in cards} - {""}) > 1:
+            print(_OTHER_MAPS, file=sys.stderr)
         print(_NOTE, file=sys.stderr)
     versions = {card.version for card in cards}
     for role, version in (("champion", rollout and rollout.champion), ("candidate", rollout and rollout.candidate)):
@@ -230,10 +237,18 @@ def _as_json(card: "ModelCard", rollout: "Rollout | None") -> dict[str, Any]:
         "created": card.created,
         "macro_f1": card.metrics.get("macro_f1"),
         "worst_class_recall": card.metrics.get("worst_class_recall"),
+        "maps": card.metrics.get("maps"),
+        "measured_on": card.metrics.get("measured_on"),
         "description": card.description,
         "training_data": card.training_data.name,
         "states": _states(card.version, rollout),
     }
+
+
+def _measured_on(card: "ModelCard") -> str:
+    """Return which maps the card's figures are of: each version holds out its own."""
+    maps = card.metrics.get("maps")
+    return f"{maps} held out of {card.training_data.name}" if maps else ""
 
 
 def _versions_table(cards: "list[ModelCard]", rollout: "Rollout | None") -> "Table":
@@ -241,14 +256,17 @@ def _versions_table(cards: "list[ModelCard]", rollout: "Rollout | None") -> "Tab
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("version", "created", "macro-F1", "worst recall", "", "made from", box=SIMPLE, padding=(0, 1, 0, 0))
-    table.columns[0].overflow = table.columns[5].overflow = "fold"
+    headings = ("version", "created", "macro-F1", "worst recall", "measured on", "", "made from")
+    table = Table(*headings, box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in (0, 4, 6):
+        table.columns[column].overflow = "fold"
     for card in cards:
         figures = [card.metrics.get(name) for name in ("macro_f1", "worst_class_recall")]
         table.add_row(
             escape(card.version),
             card.created[:16].replace("T", " "),
             *(f"{figure:.3f}" if isinstance(figure, float) else "" for figure in figures),
+            escape(_measured_on(card)),
             ", ".join(_states(card.version, rollout)),
             escape(f"{card.training_data.name}. {card.description}"),
         )

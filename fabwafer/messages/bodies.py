@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, ValidationInfo
 
-from fabwafer.defects import canonical_name
+from fabwafer.defects import canonical_name, is_defect
 from fabwafer.maps.counts import MapCounts
 from fabwafer.messages.encoding import EncodingError, decoded_base64
 from fabwafer.messages.headers import MESSAGE_BYTES
@@ -22,6 +22,9 @@ UNKNOWN_MODEL: Final = "unknown"
 MILLISECONDS_FROM: Final = 1e11
 """A timestamp below this is in seconds: as milliseconds it would be March 1973, as seconds the year 5138."""
 
+
+LONGEST_TEXT: Final = 256
+"""Characters of lot, slot and the like."""
 
 DEEPEST: Final = 32
 """Levels of objects and lists in a field; what reads a message again further on gives up at about 200."""
@@ -90,7 +93,7 @@ Milliseconds = Annotated[int, BeforeValidator(_milliseconds)]
 Fraction = Annotated[float, BeforeValidator(_fraction)]
 ClassName = Annotated[str, BeforeValidator(_class_name)]
 ModelName = Annotated[str, BeforeValidator(_model_name), Field(max_length=128)]
-Text = Annotated[str, BeforeValidator(_text), Field(max_length=256)]
+Text = Annotated[str, BeforeValidator(_text), Field(max_length=LONGEST_TEXT)]
 
 
 class _Message(BaseModel):
@@ -184,10 +187,14 @@ class ReceivedImage:
 
 
 class Prediction(_Message):
-    """A model's answer for one image. A device's own has neither `wafer` nor `map`."""
+    """A model's answer for one image. A device's own has neither `wafer` nor `map`.
+
+    `is_defect` says whether the class names a defect; where it is missing, the class's name decides.
+    """
 
     prediction: ClassName
     probability: Fraction
+    is_defect: bool | None = None
     source: Source = "device"
     model: ModelName = UNKNOWN_MODEL
     probabilities: dict[str, FiniteFloat] | None = None
@@ -195,6 +202,13 @@ class Prediction(_Message):
     review: bool | None = None
     map: MapCounts | None = None
     embedding: list[FiniteFloat] | None = None
+
+    @property
+    def names_defect(self) -> bool:
+        """Whether it names a defect on a wafer."""
+        if self.wafer is False:
+            return False
+        return is_defect(self.prediction) if self.is_defect is None else self.is_defect
 
 
 class Alert(Prediction):

@@ -40,6 +40,7 @@ OUTPUTS: Final = (
     Tensor("label", "BYTES", ("n",), "the class; empty where the image cannot be read"),
     Tensor("probability", "FP32", ("n",), "the probability of that class"),
     Tensor("probabilities", "FP32", ("n", "classes"), "the probability of each class, in the order of `classes`"),
+    Tensor("defect", "BOOL", ("n",), "whether that class names a defect"),
     Tensor("wafer", "BOOL", ("n",), "whether the image shows a wafer map"),
     Tensor("review", "BOOL", ("n",), "whether a person should look at it"),
     Tensor("error", "BYTES", ("n",), "why the image cannot be read, or is no wafer map; else empty"),

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fabwafer.defects import NONE, canonical_name, is_defect
 from fabwafer.errors import FabwaferError
 from fabwafer.service.files import replace_file
 
@@ -17,6 +18,8 @@ SUPPORTED_SCALING = frozenset({1})
 """Versions of `fabwafer.maps.scaling.scale` that this code can prepare a model's input with."""
 
 Variant = Literal["int8", "float32"]
+ClassName = Annotated[str, AfterValidator(canonical_name)]
+"""Known names in any case get their usual spelling, as in messages."""
 
 
 class ModelRefusedError(FabwaferError):
@@ -26,7 +29,7 @@ class ModelRefusedError(FabwaferError):
 class _Part(BaseModel):
     """A part of the card. Unknown fields are refused, so that a mistyped one is noticed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class InputSpec(_Part):
@@ -49,7 +52,7 @@ class TrainingData(_Part):
 
     name: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    counts: dict[str, int]
+    counts: dict[ClassName, int]
 
 
 class ModelCard(_Part):
@@ -57,8 +60,11 @@ class ModelCard(_Part):
 
     Attributes:
         classes: The class names in the order of the network's outputs.
+        good: The class of wafers without a defect, where none is called `none`.
         files: The network for serving, by variant.
         weights: The weights that retraining starts from; serving never reads them.
+        training_maps: The digests of the maps that this version and those before it were trained on; None where that
+            is not known. Serving never reads them.
         temperature: The logits are divided by it before the softmax, which calibrates the probabilities.
         thresholds: For each class, the probability below which a prediction of it goes to review.
         patterns: For each class, the probability from which the wafer is said to show it, beside or without others;
@@ -73,7 +79,8 @@ class ModelCard(_Part):
     version: str = Field(min_length=1)
     created: str
     description: str = ""
-    classes: list[str] = Field(min_length=2)
+    classes: list[ClassName] = Field(min_length=2)
+    good: ClassName | None = None
     input: InputSpec
     embedding_size: int = Field(gt=0)
     files: dict[Variant, ModelFile]
@@ -81,8 +88,9 @@ class ModelCard(_Part):
     likeness: ModelFile | None = None
     unlike_distance: float | None = Field(default=None, gt=0)
     patterns: dict[str, float] | None = None
+    training_maps: ModelFile | None = None
     temperature: float = Field(gt=0)
-    thresholds: dict[str, float]
+    thresholds: dict[ClassName, float]
     review_error_rate: float = Field(ge=0, le=1)
     metrics: dict[str, Any] = {}
     training_data: TrainingData
@@ -93,8 +101,10 @@ class ModelCard(_Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ModelCard":
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes must differ from each other")
+        if len({name.casefold() for name in self.classes}) != len(self.classes):
+            raise ValueError("classes must differ from each other in more than the case")
+        if self.good is not None and (self.good not in self.classes or NONE in self.classes):
+            raise ValueError(f"good must be one of the classes, and is only for classes without {NONE}")
         if set(self.thresholds) != set(self.classes):
             raise ValueError("thresholds must name exactly the classes")
         if self.patterns is not None and set(self.patterns) != set(self.classes):
@@ -102,6 +112,15 @@ class ModelCard(_Part):
         if (self.likeness is None) != (self.unlike_distance is None):
             raise ValueError("likeness and unlike_distance come together")
         return self
+
+    @property
+    def good_class(self) -> str:
+        """The class of wafers without a defect; without such a class `none`, which it never answers."""
+        return self.good or NONE
+
+    def is_defect(self, name: str) -> bool:
+        """Tell whether one of the model's classes names a defect."""
+        return is_defect(name, self.good_class)
 
     @property
     def digest(self) -> str:
@@ -114,7 +133,8 @@ class ModelCard(_Part):
     @property
     def entries(self) -> list[ModelFile]:
         """The files of all variants, and the others that there are."""
-        return [*self.files.values(), *(file for file in (self.weights, self.likeness) if file is not None)]
+        others = (self.weights, self.likeness, self.training_maps)
+        return [*self.files.values(), *(file for file in others if file is not None)]
 
 
 def read_card(directory: Path) -> ModelCard:

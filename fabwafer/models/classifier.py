@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fabwafer.defects import NONE, NOT_A_WAFER
+from fabwafer.defects import NOT_A_WAFER
 from fabwafer.maps.counts import MapCounts
 from fabwafer.maps.grid import OUTSIDE, bounding_box, count
 from fabwafer.maps.image_file import BadImageError
@@ -19,6 +19,7 @@ from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE, scale
 from fabwafer.maps.wafermap import decode
 from fabwafer.models.card import ModelCard, ModelRefusedError, Variant, read_card, read_checked, read_verified
 from fabwafer.models.likeness import Likeness
+from fabwafer.models.smoke_set import smoke_set
 
 OUTPUTS: Final = ("logits", "embedding", "activations")
 """The outputs of a model file: logits [n, classes], embedding [n, d], class activation maps [n, classes, h, w]."""
@@ -38,6 +39,7 @@ class Classification:
         label: The class, `not-a-wafer`, or empty when the image could not be read.
         probability: Of the class, calibrated, 0..1; 0 where there is no class.
         probabilities: Of all classes in the card's order, float32 [classes]; zeros where there is no class.
+        defect: Whether the class names a defect.
         wafer: Whether the image is a wafer map.
         review: Whether a person should look: the probability is below the class's threshold, or it is no wafer map.
         error: Empty, or one sentence on why the image could not be read or is no wafer map.
@@ -53,6 +55,7 @@ class Classification:
     label: str
     probability: float
     probabilities: NDArray[np.float32]
+    defect: bool
     wafer: bool
     review: bool
     error: str
@@ -72,7 +75,8 @@ class Classifier:
         threads: CPU threads of one pass.
 
     Raises:
-        ModelRefusedError: The model is not the one its card describes, or does not fit this code.
+        ModelRefusedError: The model is not the one its card describes, does not fit this code, or has no finite answer
+            for a map of the smoke set.
     """
 
     def __init__(self, directory: Path, variant: Variant = "int8", threads: int = 1) -> None:
@@ -102,6 +106,7 @@ class Classifier:
         self._input = self._session.get_inputs()[0].name
         self._thresholds = [self.card.thresholds[name] for name in self.card.classes]
         self._likeness = _likeness(directory, self.card)
+        self._check_finite(smoke_set())
 
     def classify(self, images: Sequence[bytes], *, heatmap: bool = False) -> list[Classification]:
         """Return a classification for each image file (PNG or JPEG), in order. A bad one never fails the others.
@@ -147,6 +152,7 @@ class Classifier:
                         label=self.card.classes[best],
                         probability=probability,
                         probabilities=probabilities[row],
+                        defect=self.card.is_defect(self.card.classes[best]),
                         wafer=True,
                         review=probability < self._thresholds[best] or bool(unlike[row]),
                         error="",
@@ -158,6 +164,17 @@ class Classifier:
                     )
                 )
         return answers
+
+    def _check_finite(self, grids: Sequence[NDArray[np.uint8]]) -> None:
+        inputs = np.stack([scale(grid) for grid in grids])
+        outputs = dict(zip(OUTPUTS, self._session.run(list(OUTPUTS), {self._input: inputs}), strict=True))
+        for name, values in outputs.items():
+            finite = np.isfinite(values).reshape(len(grids), -1).all(axis=1)
+            if not finite.all():
+                raise ModelRefusedError(
+                    f"the model {self.card.name} {self.card.version} must not serve: expected finite {name} of its "
+                    f"{self.variant} file for the {len(grids)} maps of the smoke set, {(~finite).sum()} have others"
+                )
 
     def _calibrated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         scaled = logits / self.card.temperature
@@ -174,7 +191,9 @@ class Classifier:
     def _patterns(self, logits: NDArray[np.float32]) -> dict[str, float]:
         thresholds = self.card.patterns or {}
         probabilities = dict(zip(self.card.classes, (1 / (1 + np.exp(-logits))).tolist(), strict=True))
-        shown = [name for name in self.card.classes if name != NONE and probabilities[name] >= thresholds[name]]
+        shown = [
+            name for name in self.card.classes if self.card.is_defect(name) and probabilities[name] >= thresholds[name]
+        ]
         return {name: probabilities[name] for name in sorted(shown, key=probabilities.__getitem__, reverse=True)}
 
     def _without_class(self, label: str, error: str) -> Classification:
@@ -182,6 +201,7 @@ class Classifier:
             label=label,
             probability=0.0,
             probabilities=np.zeros(len(self.card.classes), np.float32),
+            defect=False,
             wafer=False,
             review=True,
             error=error,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from fabwafer.errors import FabwaferError
-from fabwafer.models.store import DamagedError, Store, StoreError
+from fabwafer.models.store import DamagedError, Store, StoreError, checked_version
 from fabwafer.records import Compared, Records, Rollout, RolloutChangedError
 
 TRIAL_SHARE: Final = 0.1
@@ -142,7 +142,8 @@ def roll_back(records: Records, store: Store, *, author: str) -> Change:
     passed_over: list[str] = []
     for earlier in earlier_champions(rollouts):
         try:
-            if store.published(earlier) is not None:
+            if earlier in store.names():
+                store.check_answers(earlier)
                 return _change(records, before, earlier, author=author, passed_over=tuple(passed_over))
             passed_over.append(f"passed over: there is no version {earlier} in {store}")
         except DamagedError as error:
@@ -279,13 +280,14 @@ def earlier_champions(rollouts: Sequence[Rollout]) -> list[str]:
 
 
 def check_usable(store: Store, version: str) -> None:
-    """Check that a version is in the store and intact.
+    """Check that a version is in the store, intact, and has finite answers.
 
     Raises:
         StoreError: It is not. The text names the versions there are.
     """
     try:
-        if store.published(version) is not None:
+        if checked_version(version) in store.names():
+            store.check_answers(version)
             return
         reason = f"there is no version {version} in {store}"
     except DamagedError as error:

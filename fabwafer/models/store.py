@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fabwafer.errors import FabwaferError
+from fabwafer.models.answers import check_answers
 from fabwafer.models.card import CARD_NAME, ModelCard, ModelRefusedError, read_card, verify
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -116,6 +117,19 @@ class Store(ABC):
             raise self._damaged(version, str(error).replace(str(folder), self.location(version))) from None
         return folder
 
+    def check_answers(self, version: str) -> None:
+        """Check that a version can serve: it is intact, and has finite answers for the smoke set.
+
+        Raises:
+            StoreError: There is no such version.
+            DamagedError: The version is damaged, or its model has no finite answers.
+        """
+        with tempfile.TemporaryDirectory(prefix="fabwafer-version-") as folder:
+            try:
+                check_answers(self.fetch(version, Path(folder)))
+            except ModelRefusedError as error:
+                raise self._damaged(version, str(error)) from None
+
     @abstractmethod
     def new_work_folder(self, version: str) -> Path:
         """Return an empty folder of the caller's own, for a version that another process may make at the same time."""
@@ -131,13 +145,18 @@ class Store(ABC):
             Its location.
 
         Raises:
-            StoreError: The work folder does not hold a complete model of this version, or the version exists already.
+            StoreError: The work folder does not hold a complete model of this version, the model has no finite answers,
+                or the version exists already.
         """
         work = work or self.work_folder(version)
         try:
             _check(work, version)
         except ModelRefusedError as error:
             raise StoreError(f"the new version {version} is not complete: {error}") from None
+        try:
+            check_answers(work)
+        except ModelRefusedError as error:
+            raise StoreError(f"the new version {version} is refused: {error}") from None
         if version in self.names():
             raise self._exists(version)
         self._store(work, version)

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, func, select, update
 
-from fabwafer.defects import CAUSES, is_defect
+from fabwafer.defects import CAUSES
 from fabwafer.messages.bodies import Alert, Prediction, stored_alert
 from fabwafer.records.fields import storable
 from fabwafer.records.predictions import ReceivedPrediction, message_fields
@@ -49,7 +49,7 @@ def raise_alerts(
     rows, raised = [], []
     for prediction_id, one in serving.items():
         message = one.prediction
-        if message.wafer is False or not is_defect(message.prediction):
+        if not message.names_defect:
             continue
         limit = threshold(message.fab, message.camera, message.prediction)
         if message.probability < limit:
@@ -96,6 +96,7 @@ def read_pending(connection: Connection, limit: int) -> list[PendingAlert]:
             "fab": row[wafers.c.fab],
             "camera": row[wafers.c.camera],
             "imgid": row[wafers.c.imgid],
+            "is_defect": True,
             "id": row[alerts.c.id],
             "threshold": row[alerts.c.threshold],
             "cause": CAUSES.get(row[predictions.c.prediction]),

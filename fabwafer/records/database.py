@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from sqlalchemy import Connection, RowMapping
 
+from fabwafer.defects import canonical_name
 from fabwafer.records import (
     alerts,
     embeddings,
@@ -271,7 +272,7 @@ class Records:
             fab: With camera and imgid, the wafer.
             camera: See fab.
             imgid: See fab.
-            label: The class that the wafer shows.
+            label: The class that the wafer shows, in any case where it is a known one.
             reviewer: Who reviewed it.
             note: Anything else.
             at: When, ms; now if not given.
@@ -280,7 +281,8 @@ class Records:
             UnknownWaferError: Nothing was received about that wafer.
         """
         with writing(self._engine) as connection:
-            reviews.add_review(connection, (fab, camera, imgid), Review(label, reviewer, _moment(at), note))
+            review = Review(canonical_name(label), reviewer, _moment(at), note)
+            reviews.add_review(connection, (fab, camera, imgid), review)
 
     # Rollouts and trials
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fabwafer.commands.text import one_line, printable
-from fabwafer.defects import NOT_A_WAFER, is_defect
+from fabwafer.defects import NOT_A_WAFER
 from fabwafer.messages.bodies import read_device_prediction, read_stored_alert
 from fabwafer.messages.headers import SOURCE
 from fabwafer.messages.refusals import MessageRefusedError
@@ -35,6 +35,7 @@ class Row:
     sender: str
     imgid: str
     prediction: str
+    defect: bool
     probability: float
     source: str
     latency: float | None
@@ -96,6 +97,7 @@ class View:
             sender=f"{prediction.fab}/{prediction.camera}",
             imgid=prediction.imgid,
             prediction=one_line(prediction.prediction),
+            defect=prediction.names_defect,
             probability=prediction.probability,
             source="cluster" if cluster else "device",
             latency=(time.perf_counter() - seen) * 1000 if seen is not None else None,
@@ -159,7 +161,7 @@ class View:
                 row.at,
                 row.sender,
                 row.imgid,
-                Text(row.prediction, style=_style(row.prediction)),
+                Text(row.prediction, style=_style(row)),
                 f"{row.probability:.0%}",
                 f"{row.latency:.0f}" if row.latency is not None else "",
                 row.source,
@@ -168,10 +170,10 @@ class View:
         return Group(table, *(Text(printable(note), style="yellow") for note in self._notes))
 
 
-def _style(prediction: str) -> str:
-    if prediction == NOT_A_WAFER:
+def _style(row: Row) -> str:
+    if row.prediction == NOT_A_WAFER:
         return "dim"
-    return "yellow" if is_defect(prediction) else "green"
+    return "yellow" if row.defect else "green"
 
 
 async def _quiet(_: Exception) -> None:

@@ -12,12 +12,12 @@ import pytest
 
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
-from fabwafer.messages.bodies import Image, ImageMetadata
+from fabwafer.messages.bodies import Image, ImageMetadata, read_stored_prediction
 from fabwafer.messages.headers import Receipt
 from fabwafer.records import Filter, Records, migrate
 from fabwafer_bridge import dead_letters
 from fabwafer_bridge.inference import AnswerError, read_answers
-from fabwafer_bridge.jobs import BATCH_PIXELS, Job, in_pixels
+from fabwafer_bridge.jobs import BATCH_PIXELS, Job, in_pixels, predicted
 from tests.support.devices import Device
 from tests.support.nats_servers import NatsServer, add_device
 from tests.support.proxy import Proxy
@@ -183,6 +183,7 @@ def response(**changed: object) -> bytes:
         "label": ["Loc"],
         "probability": [0.9],
         "probabilities": [0.9, 0.1],
+        "defect": [True],
         "wafer": [True],
         "review": [False],
         "error": [""],
@@ -202,6 +203,31 @@ def test_an_answer_is_read_by_the_table_flat_or_nested() -> None:
     assert flat.map.failed == 1
     assert read_answers(response(probabilities=[[0.9, 0.1]], embedding=[[0.5, 0.25, 0.125]]), 1) == [flat]
     assert read_answers(response(map=["null"]), 1)[0].map is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"label": ["ok"], "defect": [False]}, ("ok", False)),
+        ({"label": ["None"], "defect": [False]}, ("none", False)),
+        ({"label": ["not-a-wafer"], "wafer": [False], "defect": [True]}, ("not-a-wafer", False)),
+        ({"label": ["streak"], "defect": [True]}, ("streak", True)),
+    ],
+)
+def test_the_model_says_whether_its_class_is_a_defect(changed: dict[str, object], expected: tuple[str, bool]) -> None:
+    image = ImageMetadata(imgid="img1", timestamp=1, fab="faba", camera="camera1")
+    prediction = predicted(image, read_answers(response(**changed), 1)[0])
+    assert (prediction.prediction, prediction.names_defect) == expected
+    assert read_stored_prediction(prediction.to_json()).names_defect == expected[1]
+
+
+@pytest.mark.parametrize(("label", "defect"), [("Loc", True), ("none", False)])
+def test_a_model_server_of_an_earlier_release_leaves_it_to_the_name(label: str, defect: bool) -> None:
+    body = json.loads(response(label=[label]))
+    body["outputs"] = [output for output in body["outputs"] if output["name"] != "defect"]
+    (answer,) = read_answers(json.dumps(body).encode(), 1)
+    image = ImageMetadata(imgid="img1", timestamp=1, fab="faba", camera="camera1")
+    assert predicted(image, answer).names_defect is defect
 
 
 @pytest.mark.parametrize(

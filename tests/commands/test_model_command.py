@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from fabwafer.commands.model import app
 from fabwafer.errors import FabwaferError
-from fabwafer.models.card import read_card
+from fabwafer.models.card import read_card, write_card
 from fabwafer.models.shipped import default_model
 from fabwafer.models.store import Store, open_store
 from fabwafer.records import Records, Rollout
@@ -95,6 +95,23 @@ def test_the_list_shows_each_version_and_who_is_to_serve(store: Store, own_recor
     assert lines["v1"]["macro_f1"] is None
     table = ok("list")
     assert [word in table for word in (FIRST, "v3", "champion", "candidate")] == [True] * 4
+
+
+def test_the_list_says_on_which_maps_the_figures_were_measured(store: Store, own_records: Records) -> None:
+    for version, maps, source in (("own", 120, "own maps"), ("later", 150, "own maps and reviewed")):
+        work = make(store.work_folder(version), version)
+        card = read_card(work)
+        data = card.training_data.model_copy(update={"name": source})
+        figures = {"macro_f1": 0.9, "worst_class_recall": 0.8, "maps": maps, "measured_on": f"{maps} held-out maps"}
+        write_card(work, card.model_copy(update={"metrics": figures, "training_data": data}))
+        store.publish(version)
+    result = run("list")
+    assert "120 held out of own maps" in result.stdout
+    assert "150 held out of own maps and reviewed" in result.stdout
+    assert "fabwafer evaluate SOURCE --model DIR" in result.stderr
+    lines = listed()
+    assert (lines["own"]["maps"], lines["own"]["measured_on"]) == (120, "120 held-out maps")
+    assert (lines[FIRST]["maps"], lines[FIRST]["measured_on"]) == (None, None)
 
 
 def test_the_set_up_publishes_the_shipped_model_and_names_it_champion(

@@ -114,6 +114,28 @@ def draw(file: Path) -> Path:
     return file
 
 
+async def test_what_is_known_of_the_wafers_travels_with_each_image(bus: Bus, image: Path) -> None:
+    shots: list[Shot] = []
+
+    def collect(shot: Shot) -> list[Shot]:
+        shots.append(shot)
+        return []
+
+    bus.answers = collect
+    given = {"lot": "L7", "slot": "12", "product": "P1", "tool": "ETCH-3", "step": "M1", "notch": "down"}
+    options = [word for name, value in given.items() for word in (f"--{name}", value)]
+    sent = await bus.send_signed_in(image, draw(image.with_name("second.png")), *options, "--wait", "0")
+    assert sent.code == 0, sent.error
+    for _ in range(2):
+        await asyncio.wait_for(bus.arrived.get(), timeout=30)
+    assert [{name: shot[name] for name in given} for shot in shots] == [given, given]
+
+
+async def test_a_lot_too_long_for_a_message_is_refused_before_anything_is_sent(bus: Bus, image: Path) -> None:
+    sent = await bus.send_signed_in(image, "--lot", "L" * 257)
+    await bus.refuses(sent, "--lot: expected at most 256 characters, got 257")
+
+
 async def test_fab_and_camera_come_from_the_user_in_the_environment(bus: Bus, image: Path) -> None:
     sent = await bus.send_signed_in(image)
     assert (sent.code, sent.error, bus.arrived.get_nowait()) == (0, "", "wafer")

@@ -39,6 +39,7 @@ def test_v2_answers_what_the_classifier_says_in_the_promised_types_and_shapes(
         "label": ("BYTES", [3]),
         "probability": ("FP32", [3]),
         "probabilities": ("FP32", [3, 9]),
+        "defect": ("BOOL", [3]),
         "wafer": ("BOOL", [3]),
         "review": ("BOOL", [3]),
         "error": ("BYTES", [3]),
@@ -54,6 +55,7 @@ def test_v2_answers_what_the_classifier_says_in_the_promised_types_and_shapes(
         assert found["probability"][row] == np.float32(expected.probability)
         np.testing.assert_allclose(found["probabilities"][row], expected.probabilities, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(found["embedding"][row], expected.embedding, rtol=1e-5, atol=1e-6)
+        assert found["defect"][row] == expected.defect
         assert (found["wafer"][row], found["review"][row], found["error"][row]) == (True, expected.review, "")
         assert expected.map is not None
         assert json.loads(found["map"][row]) == dict(expected.map)
@@ -71,7 +73,7 @@ def test_v1_and_v2_say_the_same(either_server: Server) -> None:
     assert len(answer["predictions"]) == 3
     for row, prediction in enumerate(answer["predictions"]):
         assert "heatmap" not in prediction
-        for name in ("label", "wafer", "review", "error", "model_version"):
+        for name in ("label", "defect", "wafer", "review", "error", "model_version"):
             assert prediction[name] == found[name][row]
         assert np.float32(prediction["probability"]) == found["probability"][row]
         assert list(prediction["probabilities"]) == list(found["classes"])

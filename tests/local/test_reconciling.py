@@ -64,13 +64,12 @@ class Served:
         self.store.publish(version)
 
     def publish_broken(self, version: str) -> None:
-        """A version that is just as its card describes it, and no network."""
-        work = self.store.work_folder(version)
+        """Put a version into the store that is just as its card describes it, and no network."""
+        work = self.directory.parent / "store" / "versions" / version  # publishing refuses it
         tiny_models.make(work, version)
         (work / "tiny.onnx").write_bytes(b"no network, though the card names just these bytes")
         files = dict.fromkeys(("int8", "float32"), describe_file(work / "tiny.onnx"))
         write_card(work, read_card(work).model_copy(update={"files": files}))
-        self.store.publish(version)
 
     def promote(self, version: str) -> None:
         self.records.set_rollout(version, author="kim")

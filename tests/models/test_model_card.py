@@ -1,11 +1,16 @@
 """A model is loaded only when it is the one its card describes."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from fabwafer.models.card import CARD_NAME, ModelRefusedError, read_card, verify, write_card
+from fabwafer.defects import SHIPPED_CLASSES, canonical_name
+from fabwafer.maps.synthetic import sample
+from fabwafer.models.card import CARD_NAME, ModelCard, ModelRefusedError, read_card, verify, write_card
 from fabwafer.models.classifier import Classifier
 from fabwafer.models.shipped import default_model
 from tests.support.tiny_models import make
@@ -42,6 +47,49 @@ def test_a_changed_model_file_is_refused_and_both_digests_are_named(model: Path)
         verify(model, card)
     with pytest.raises(ModelRefusedError, match="should have SHA-256"):
         Classifier(model)
+
+
+def test_a_model_without_finite_answers_is_not_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefusedError, match=r"must not serve: expected finite logits of its int8 file for the 11"):
+        Classifier(make(tmp_path, finite=False))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"temperature": math.inf}, {"thresholds": dict.fromkeys(SHIPPED_CLASSES, math.nan)}]
+)
+def test_a_card_with_numbers_that_are_not_finite_is_refused(model: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        ModelCard.model_validate(read_card(model).model_dump() | changes)
+
+
+@pytest.mark.parametrize(
+    ("names", "good", "defects"),
+    [
+        (["edge", "streak", "ok"], "ok", ["edge", "streak"]),
+        (["edge", "streak", "ok"], None, ["edge", "streak", "ok"]),
+        (["Loc", "None"], None, ["Loc"]),
+        (["Near-Full", "NONE"], None, ["Near-full"]),
+    ],
+)
+def test_a_models_answers_say_whether_they_name_a_defect(
+    tmp_path: Path, names: list[str], good: str | None, defects: list[str]
+) -> None:
+    classifier = Classifier(make(tmp_path, names=names, good=good))
+    assert classifier.card.classes == [canonical_name(name) for name in names]
+    assert [name for name in classifier.card.classes if classifier.card.is_defect(name)] == defects
+    answers = classifier.classify_grids([grid for _, grid in sample(3, 9)])
+    assert all(answer.defect == (answer.label in defects) for answer in answers)
+    assert not classifier.classify([b"no image"])[0].defect
+
+
+@pytest.mark.parametrize(
+    ("names", "good"), [(["edge", "ok"], "fine"), (["edge", "ok", "none"], "ok"), (["edge", "Edge"], None)]
+)
+def test_a_card_whose_classes_do_not_fit_together_is_refused(
+    tmp_path: Path, names: list[str], good: str | None
+) -> None:
+    with pytest.raises(ValidationError, match=r"good must be one of the classes|classes must differ"):
+        make(tmp_path, names=names, good=good)
 
 
 def test_a_missing_model_file_is_refused(model: Path) -> None:

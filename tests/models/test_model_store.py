@@ -106,6 +106,13 @@ def test_what_is_not_finished_is_not_published(case: Case) -> None:
     assert case.store.names() == []
 
 
+def test_a_model_without_finite_answers_is_not_published(case: Case) -> None:
+    make(case.store.work_folder("v1"), "v1", finite=False)
+    with pytest.raises(StoreError, match=r"the new version v1 is refused: .*expected finite logits of its int8 file"):
+        case.store.publish("v1")
+    assert case.store.names() == []
+
+
 @pytest.mark.parametrize("harm", ["damage", "delete"])
 def test_a_damaged_version_is_refused_by_name(case: Case, tmp_path: Path, harm: str) -> None:
     put(case.store, "v1")

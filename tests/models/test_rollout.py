@@ -1,5 +1,6 @@
 """The rollout: what is decided on champion and candidate, and what a program must not undo."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from fabwafer.models.rollout import (
     current,
     earlier_champions,
     promote,
+    roll_back,
     start_first_trial,
+    start_trial,
 )
-from fabwafer.models.store import FolderStore
+from fabwafer.models.store import FolderStore, StoreError
 from fabwafer.records import Compared, Records, Rollout
 from tests.support.tiny_models import make
 
@@ -49,6 +52,23 @@ def test_before_the_set_up_no_champion_is_known_and_one_can_be_promoted(records:
     assert (change.before, change.after.champion, change.changed) == (None, "v1", True)
     assert not promote(records, store, "v1", author="kim").changed
     assert champion_folder(records, store, tmp_path).name == "v1"
+
+
+def test_a_version_without_finite_answers_serves_nowhere_however_it_came_into_the_store(
+    records: Records, tmp_path: Path
+) -> None:
+    store = FolderStore(tmp_path / "store")
+    for version, finite in (("v1", True), ("silent", False), ("v2", True)):
+        make(tmp_path / "store" / "versions" / version, version, finite=finite)
+    promote(records, store, "v1", author="kim")
+    for change in (promote, partial(start_trial, share=0.1)):
+        with pytest.raises(StoreError, match=r"silent .*expected finite logits .* the versions there are: silent, v1"):
+            change(records, store, "silent", author="kim")
+    records.set_rollout("silent", author="an earlier release")
+    promote(records, store, "v2", author="kim")
+    back = roll_back(records, store, author="kim")
+    assert (back.after.champion, len(back.passed_over)) == ("v1", 1)
+    assert "silent" in back.passed_over[0]
 
 
 def test_a_version_on_which_people_decided_is_not_put_on_trial_again(records: Records) -> None:

@@ -23,17 +23,33 @@ def test_a_defect_alerts_once_however_often_it_is_received(records: Records) -> 
     "quiet",
     [
         predicted("none"),
+        predicted("None"),
+        predicted("ok", is_defect=False),
         predicted("Loc", 0.49),
         predicted(NOT_A_WAFER, wafer=False),
         predicted("Loc", wafer=False),
         predicted("Loc", shadow=True),
     ],
-    ids=["no defect", "too little probability", "not a wafer", "not a wafer, whatever it resembles", "on trial"],
+    ids=[
+        "no defect",
+        "in any case",
+        "a model's own class of good wafers",
+        "too little probability",
+        "not a wafer",
+        "not a wafer, whatever it resembles",
+        "on trial",
+    ],
 )
 def test_what_is_no_alert(records: Records, quiet: ReceivedPrediction) -> None:
     assert records.store_predictions([quiet]).alerts == []
     assert records.pending_alerts() == []
     assert not the_record(records).predictions[0].alert
+
+
+def test_a_class_of_a_models_own_that_is_a_defect_alerts(records: Records) -> None:
+    stored = records.store_predictions([predicted("streak", is_defect=True), predicted("odd", imgid="img2")])
+    assert stored.alerts == [("fab1", "streak"), ("fab1", "odd")]
+    assert [pending.alert.is_defect for pending in records.pending_alerts()] == [True, True]
 
 
 def test_a_devices_fifty_percent_is_enough(records: Records) -> None:
@@ -64,7 +80,14 @@ def test_all_alerts_that_wait_are_counted_however_many_are_read_at_once(records:
 def test_an_alert_is_the_prediction_with_its_cause(records: Records) -> None:
     counts = {"rows": 30, "columns": 28, "passed": 600, "failed": 40, "regions": 3, "largest": 31}
     prediction = predicted(
-        "Scratch", 0.8, wafer=True, map=counts, probabilities={"Scratch": 0.8}, lot="L7", operator="kim"
+        "Scratch",
+        0.8,
+        is_defect=True,
+        wafer=True,
+        map=counts,
+        probabilities={"Scratch": 0.8},
+        lot="L7",
+        operator="kim",
     )
     records.store_predictions([prediction])
 

@@ -461,6 +461,7 @@ def test_training_by_command_leaves_a_complete_model_and_nothing_else(trained: P
         "model.onnx",
         "model-int8.onnx",
         "weights.npz",
+        "training-maps.bin",
     }
     assert (card.version, card.description, card.classes) == ("test-1", "A test.", list(SHIPPED_CLASSES))
     assert sum(card.training_data.counts.values()) + card.metrics["maps"] == 360

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from fabwafer.defects import canonical_name
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 from fabwafer.records import Records, migrate
@@ -22,7 +23,7 @@ from fabwafer_training.dataset import DataError, Dataset, joined
 from fabwafer_training.readers import read
 from fabwafer_training.readers.folder import write_folder
 from fabwafer_training.readers.npz import write_npz
-from fabwafer_training.splits import held_out_from_training
+from fabwafer_training.splits import held_out_by_name, held_out_from_training
 from tests.support.records import CAPTURED, shot
 
 MAPS = sample(8, 18)
@@ -302,11 +303,22 @@ def test_what_cannot_name_a_class_is_refused_by_readers_and_writers(tmp_path: Pa
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
 
 
-def test_classes_that_differ_in_the_case_alone_are_refused(tmp_path: Path) -> None:
-    data = Dataset("odd", [grid for _, grid in MAPS[:2]], np.array(["Donut", "donut"]), np.array(["a", "b"]))
+def test_classes_of_a_fab_that_differ_in_the_case_alone_are_refused(tmp_path: Path) -> None:
+    data = Dataset("odd", [grid for _, grid in MAPS[:2]], np.array(["Swirl", "swirl"]), np.array(["a", "b"]))
     write_npz(tmp_path / "a.npz", data)
-    with pytest.raises(DataError, match="row 1: the classes 'Donut' and 'donut' differ in nothing but the case"):
+    with pytest.raises(DataError, match="row 1: the classes 'Swirl' and 'swirl' differ in nothing but the case"):
         read(str(tmp_path / "a.npz"))
+
+
+def test_class_names_are_read_as_in_messages(tmp_path: Path) -> None:
+    labels = ["None", " none ", "Near-Full", "EDGE-RING", "Swirl"]
+    data = Dataset("odd", [grid for _, grid in MAPS[:5]], np.array(labels), np.array(list("abcde")))
+    expected = [canonical_name(label) for label in labels]
+    assert data.labels.tolist() == expected == ["none", "none", "Near-full", "Edge-Ring", "Swirl"]
+    write_npz(tmp_path / "a.npz", data)
+    assert read(str(tmp_path / "a.npz")).labels.tolist() == expected
+    folder = pictures(tmp_path / "b", "None", "Near-Full")
+    assert read(str(folder)).labels.tolist() == ["Near-full", "none"]
 
 
 def test_maps_are_not_written_among_others(tmp_path: Path) -> None:
@@ -451,7 +463,7 @@ def test_reviewed_wafers_are_read_with_the_last_word_and_their_lots(tmp_path: Pa
         records.add_review("fab1", "cam1", "img3", label="not-a-wafer", reviewer="ann")
     data = read(f"records:{url}")
     assert data.labels.tolist() == ["Center", "Scratch", "none"]
-    assert data.groups.tolist() == ["fab1/lot/L7", "fab1/lot/L7", "fab1/cam1/2023-11-16"]
+    assert data.groups.tolist() == ["fab1/lot/L7", "fab1/lot/L7", "fab1/cam1/img2"]
     for found, grid in zip(data.grids, grids.values(), strict=False):
         np.testing.assert_array_equal(found, grid)
 
@@ -472,6 +484,40 @@ def test_a_reviewed_image_that_cannot_be_read_is_told_of_and_keeps_no_other_back
     assert data.labels.tolist() == ["Loc"]
     assert len(data.unread) == 1
     assert data.unread[0].startswith("left out fab1/cam1/img0, reviewed as Loc: ")
+
+
+def test_a_cameras_day_without_lots_is_not_one_group(tmp_path: Path) -> None:
+    """Else all of it would be learned from, or nothing."""
+    url = with_reviews(tmp_path, {f"img{number}": "Loc" for number in range(111)})
+    data = read(f"records:{url}")
+    assert len(set(data.groups.tolist())) == 111
+    assert 0.1 < held_out_by_name(data.groups).mean() < 0.3
+
+
+def test_a_review_that_names_no_class_keeps_no_other_back_and_the_wafer_is_named(tmp_path: Path) -> None:
+    spelled = {"img1": "Swirl", "img2": "swirl", "img3": "Swirl", "img4": "LOC"}
+    data = read(f"records:{with_reviews(tmp_path, {'img0': 'edge/loc', **spelled})}")
+    assert data.labels.tolist() == ["Swirl", "Swirl", "Swirl", "Loc"]
+    assert data.unread == (
+        "left out fab1/cam1/img0, reviewed as 'edge/loc': expected a class of 1 to 64 characters, without slashes and "
+        "not beginning with a dot",
+    )
+
+
+def with_reviews(folder: Path, labels: dict[str, str]) -> str:
+    """Make records with a wafer for each label, reviewed so; return their URL."""
+    url = f"sqlite:///{folder / 'records.db'}"
+    migrate(url)
+    with Records(url) as records:
+        records.store_shots(
+            [
+                shot(encode(MAPS[number % len(MAPS)][1]), sequence=number, imgid=imgid)
+                for number, imgid in enumerate(labels)
+            ]
+        )
+        for imgid, label in labels.items():
+            records.add_review("fab1", "cam1", imgid, label=label, reviewer="ann")
+    return url
 
 
 def test_records_that_are_not_there_are_one_sentence(tmp_path: Path) -> None:

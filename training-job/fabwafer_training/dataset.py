@@ -10,11 +10,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fabwafer.defects import NOT_A_WAFER
+from fabwafer.defects import NOT_A_WAFER, canonical_name
 from fabwafer.errors import FabwaferError
 
 _CLASS_NAME: Final = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,63}")
 """It names folders and the labels of metrics, so it must not lead out of the one or flood the others."""
+CLASS_NAME_RULE: Final = "expected a class of 1 to 64 characters, without slashes and not beginning with a dot"
 
 
 class DataError(FabwaferError):
@@ -32,7 +33,7 @@ class Dataset:
     Attributes:
         name: What the maps are called in a model card.
         grids: Die grids, uint8 [rows, columns]: 0 outside, 1 passed, 2 failed.
-        labels: The class of each map.
+        labels: The class of each map; known names in any case get their usual spelling, as in messages.
         groups: The lot of each map, or what stands in for one. Splits never cut through a group.
         split: Which part of the source each map is in (`train`, `valid`, ...), empty where the source has no parts.
         unread: A sentence on each labelled image that could not be read, and is not among the maps.
@@ -48,6 +49,10 @@ class Dataset:
     names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        usual = {label: canonical_name(label) for label in set(self.labels.tolist())}
+        if any(label != name for label, name in usual.items()):
+            names = np.array([usual[label] for label in self.labels.tolist()], dtype=np.str_)
+            object.__setattr__(self, "labels", names)
         if not self.names:
             object.__setattr__(self, "names", [f"row {row}" for row in range(len(self.grids))])
 
@@ -94,16 +99,18 @@ def check_classes(source: str, data: Dataset) -> None:
     seen: dict[str, str] = {}
     for label in sorted(set(data.labels.tolist())):
         name = data.names[int(np.flatnonzero(data.labels == label)[0])]
-        if not _CLASS_NAME.fullmatch(label):
-            raise DataError(
-                f"{source}: {name}: expected a class of 1 to 64 characters, without slashes and not beginning with a "
-                f"dot, got {label!r}"
-            )
+        if not can_name_class(label):
+            raise DataError(f"{source}: {name}: {CLASS_NAME_RULE}, got {label!r}")
         if label == NOT_A_WAFER:
             raise DataError(f"{source}: {name}: {label} is no class of wafers: it is what other pictures are called")
         other = seen.setdefault(label.casefold(), label)
         if other != label:
             raise DataError(f"{source}: {name}: the classes {other!r} and {label!r} differ in nothing but the case")
+
+
+def can_name_class(label: str) -> bool:
+    """Tell whether a label can be the name of a class, as `CLASS_NAME_RULE` says it."""
+    return _CLASS_NAME.fullmatch(label) is not None
 
 
 def digest_grid(grid: NDArray[np.uint8]) -> bytes:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fabwafer.defects import SHIPPED_CLASSES
-from fabwafer.models.card import ModelCard, read_card
+from fabwafer.models.card import ModelCard, ModelRefusedError, read_card
 from fabwafer_training import processes
 from fabwafer_training.augment import draw_many, draw_natively
 from fabwafer_training.dataset import DataError, Dataset
@@ -19,6 +19,7 @@ from fabwafer_training.epochs import add_mixed_weights, even_weights
 from fabwafer_training.mixing import mix
 from fabwafer_training.network import Shape, WaferNet
 from fabwafer_training.package import HeldOut, package
+from fabwafer_training.seen_maps import SeenMaps
 from fabwafer_training.soft_targets import ask_teachers, distil, smooth_labels, with_patterns
 from fabwafer_training.splits import clean, held_out_from_training
 from fabwafer_training.train import CHECKPOINT, Epoch, Layers, Settings, train
@@ -30,6 +31,8 @@ MIXED_TO_MEASURE_ON = 2_500
 
 LEAST_MAPS = 5
 """Maps that a class needs to be learned: with fewer, none would be left to measure on."""
+LEAST_HELD_OUT = 2
+"""Groups that are held out at least: what is fitted on one half of the held-out maps is measured on the other."""
 
 
 def classes_of(data: Dataset) -> list[str]:
@@ -76,7 +79,8 @@ def prepare(data: Dataset, held_out_seed: int, tell: Callable[[str], None]) -> M
         tell: Called with a sentence on what was left out.
 
     Raises:
-        DataError: There are fewer than two classes, or a class has too few maps or all of them in one group.
+        DataError: There are fewer than two classes, a class has too few maps or all of them in one group, or all maps
+            that are held out are in one group.
     """
     for sentence in data.unread:
         tell(sentence)
@@ -94,6 +98,11 @@ def prepare(data: Dataset, held_out_seed: int, tell: Callable[[str], None]) -> M
         raise DataError(
             f"{data.name}: all maps of {', '.join(absent)} are in one group, which cannot be split, or in valid"
         )
+    if len(set(cleaned.groups[held_out].tolist())) < LEAST_HELD_OUT:
+        raise DataError(
+            f"{data.name}: expected two groups of maps held out at least, to calibrate on one half and measure on the "
+            f"other, found {held_out.sum()} maps held out in one: give each lot its own group"
+        )
     return Material(cleaned, classes_of(cleaned), held_out, held_out_seed)
 
 
@@ -109,6 +118,7 @@ def train_model(
     teachers: Sequence[Path] = (),
     prior_step: float | None = None,
     interpolation: float = 0.0,
+    seen_before: SeenMaps | None = frozenset(),
 ) -> ModelCard | None:
     """Trains, calibrates and quantises, and writes the model and its card.
 
@@ -118,19 +128,20 @@ def train_model(
         material: The maps to train on, and those to calibrate and measure on.
         folder: Where to write; also holds the checkpoint while training.
         settings: How to train.
-        about: The card's `name`, `version`, `description`, `limits`, `notice` and `citations`.
+        about: The card's `name`, `version`, `description`, `good`, `limits`, `notice` and `citations`.
         tell: Called with a sentence at each step.
         report: Called after each epoch.
         start: Weights to go on from; those of the last layer are left out when the classes are others.
         teachers: Folders of models that have the same classes, to learn from as well as from the labels.
         prior_step: How far to move the logits towards the class frequencies; by default fitted on the held-out maps.
         interpolation: How far to move the weights back to `start` at the end, 0 to 1.
+        seen_before: The maps that the model of `start` has seen; None where that is not known.
 
     Returns:
         The card; None in all but the first of several processes.
 
     Raises:
-        ModelRefusedError: A teacher cannot be read, or its classes are others.
+        ModelRefusedError: A teacher cannot be read, its classes are others, or training gave no finite weights.
     """
     targets, held_out = material.targets, material.held_out
     tell(f"training on {(~held_out).sum()} maps; {held_out.sum()} are held out by group to calibrate and measure")
@@ -165,6 +176,11 @@ def train_model(
         return None
     if start is not None and interpolation:
         interpolate_weights(network, start, interpolation)
+    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+        raise ModelRefusedError(
+            f"expected finite weights after training, got others: {about['name']} {about['version']} was not written; "
+            "a lower learning rate may help"
+        )
     tell("calibrating, exporting and quantising")
     mixed_held_out = mix(material.side(held_out=True), material.classes, MIXED_TO_MEASURE_ON, settings.seed + 1)
     card = package(
@@ -186,6 +202,7 @@ def train_model(
         | ({"teachers": names} if names else {})
         | ({"interpolation": interpolation} if interpolation else {}),
         prior_step=prior_step,
+        seen_before=seen_before,
     )
     (folder / CHECKPOINT).unlink()
     return card

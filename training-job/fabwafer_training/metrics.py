@@ -9,13 +9,18 @@ from numpy.typing import NDArray
 from fabwafer.defects import NONE
 
 NATURAL_NONE_SHARE = 0.85
-"""The share of `none` among the labelled maps of the full WM-811K, to which figures are reweighted."""
+"""The share of `none`, of good wafers, among the labelled maps of the full WM-811K, to which figures are reweighted."""
 
 BINS = 15
 
 
 def measure(
-    probabilities: NDArray[np.float32], targets: NDArray[np.intp], classes: Sequence[str], weights: Any = None
+    probabilities: NDArray[np.float32],
+    targets: NDArray[np.intp],
+    classes: Sequence[str],
+    weights: Any = None,
+    *,
+    good: str = NONE,
 ) -> dict[str, Any]:
     """Measure predictions.
 
@@ -24,12 +29,13 @@ def measure(
         targets: The number of the true class, [n].
         classes: The class names in the order of the columns.
         weights: How much each map counts, [n]; by default all the same.
+        good: The class of wafers without a defect.
 
     Returns:
         accuracy, f1_weighted, macro_f1 (over the classes that occur), binary_accuracy, binary_precision and
-        binary_recall (a defect or `none`; absent where no class is called so), worst_class_recall, mean_class_recall,
+        binary_recall (a defect or `good`; None where that is no class), worst_class_recall, mean_class_recall,
         top3_accuracy, ece (expected calibration error of the most probable class, 15 bins of equal width),
-        missed_as_none (share of defects called `none`), per_class, confusion (rows are true classes) and maps.
+        missed_as_none (share of defects called `good`), per_class, confusion (rows are true classes) and maps.
     """
     weight = np.ones(len(targets)) if weights is None else np.asarray(weights, dtype=np.float64)
     predicted = probabilities.argmax(axis=1)
@@ -62,8 +68,8 @@ def measure(
         "confusion": (confusion if weights is not None else confusion.astype(int)).tolist(),
     }
     result |= dict.fromkeys(("binary_accuracy", "binary_precision", "binary_recall", "missed_as_none"))
-    if NONE in classes:
-        none = list(classes).index(NONE)
+    if good in classes:
+        none = list(classes).index(good)
         defect, alarm = targets != none, predicted != none
         hits = float(weight[defect & alarm].sum())
         defects, alarms = float(weight[defect].sum()), float(weight[alarm].sum())
@@ -95,11 +101,11 @@ def calibration_error(
     return total / float(weight.sum())
 
 
-def natural_weights(targets: NDArray[np.intp], classes: Sequence[str]) -> NDArray[np.float64] | None:
-    """Return weights with which `none` has its natural share, or None where there is no `none` or nothing else."""
-    if NONE not in classes:
+def natural_weights(targets: NDArray[np.intp], classes: Sequence[str], good: str = NONE) -> NDArray[np.float64] | None:
+    """Return weights with which the good wafers have their natural share, or None without them or anything else."""
+    if good not in classes:
         return None
-    none = targets == list(classes).index(NONE)
+    none = targets == list(classes).index(good)
     if none.all() or not none.any():
         return None
     factor = NATURAL_NONE_SHARE / (1 - NATURAL_NONE_SHARE) * (~none).sum() / none.sum()
@@ -117,7 +123,11 @@ def risk_coverage(
 
 
 def alert_threshold(
-    probabilities: NDArray[np.float32], targets: NDArray[np.intp], classes: Sequence[str], precision: float
+    probabilities: NDArray[np.float32],
+    targets: NDArray[np.intp],
+    classes: Sequence[str],
+    precision: float,
+    good: str = NONE,
 ) -> float | None:
     """Return the lowest probability from which on alerts are right often enough.
 
@@ -126,15 +136,15 @@ def alert_threshold(
     Returns:
         The threshold, or None where no threshold reaches the precision.
     """
-    none = list(classes).index(NONE) if NONE in classes else -1
+    none = list(classes).index(good) if good in classes else -1
     guessed = probabilities.argmax(axis=1)
     rows = np.flatnonzero(guessed != none)
     if not len(rows):
         return None
     order = rows[np.argsort(-probabilities[rows].max(axis=1), kind="stable")]
     hits = np.cumsum(targets[order] != none) / np.arange(1, len(order) + 1)
-    good = np.flatnonzero(hits >= precision)
-    return float(probabilities[order[good[-1]]].max()) if len(good) else None
+    reached = np.flatnonzero(hits >= precision)
+    return float(probabilities[order[reached[-1]]].max()) if len(reached) else None
 
 
 def measure_patterns(named: NDArray[np.bool_], shown: NDArray[np.bool_], classes: Sequence[str]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from fabwafer_training.dataset import Dataset
 from fabwafer_training.metrics import measure, measure_patterns, natural_weights
 from fabwafer_training.network import WaferNet, parameters
 from fabwafer_training.quantise import FLOAT_NAME, INT8_NAME, add_to_logits, export, quantise, run
+from fabwafer_training.seen_maps import SeenMaps, digests_of, write_seen_maps
 from fabwafer_training.splits import grouped_folds
 from fabwafer_training.weights import NAME, write_weights
 
@@ -87,6 +88,7 @@ def package(
     training: dict[str, Any],
     prior_step: float | None = None,
     fitted: Fitted | None = None,
+    seen_before: SeenMaps | None = frozenset(),
 ) -> ModelCard:
     """Write the model's files and card.
 
@@ -100,11 +102,12 @@ def package(
         trained_inputs: Their inputs, uint8 [n, drawings, channels, size, size].
         held_out: Maps it was not trained on.
         folder: Where to write.
-        about: The card's `name`, `version`, `description`, `limits`, `notice` and `citations`.
+        about: The card's `name`, `version`, `description`, `good`, `limits`, `notice` and `citations`.
         training: How it was trained, for the card.
         prior_step: How far to move the logits towards the class frequencies; by default fitted.
         fitted: What was fitted for a network of the same recipe on maps that this one was trained on. Nothing is
             fitted then, and all held-out maps are measured at once.
+        seen_before: The maps that the model it was trained on from has seen; None where that is not known.
     """
     folder.mkdir(parents=True, exist_ok=True)
     numbers = {name: number for number, name in enumerate(classes)}
@@ -158,9 +161,10 @@ def package(
         add_to_logits(path, added)
     write_weights(folder / NAME, network)
 
-    metrics = measure(crossed, held_out.targets, classes)
-    weights = natural_weights(held_out.targets, classes)
-    natural = measure(crossed, held_out.targets, classes, weights) if weights is not None else {}
+    good = about.get("good") or NONE
+    metrics = measure(crossed, held_out.targets, classes, good=good)
+    weights = natural_weights(held_out.targets, classes, good)
+    natural = measure(crossed, held_out.targets, classes, weights, good=good) if weights is not None else {}
     labels = (logits[0] + added).argmax(axis=1)
     metrics |= {
         "measured_on": f"{len(held_out.targets)} held-out maps, split by group; int8; {how}",
@@ -179,7 +183,7 @@ def package(
         },
     }
     if probabilities is not None:
-        metrics["patterns"] = _measure_patterns(probabilities, shown, len(held_out.targets), classes)
+        metrics["patterns"] = _measure_patterns(probabilities, shown, len(held_out.targets), classes, good)
     card = ModelCard(
         **about,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -189,6 +193,7 @@ def package(
         files={"int8": describe_file(int8_path), "float32": describe_file(float_path)},
         weights=describe_file(folder / NAME),
         likeness=describe_file(folder / LIKENESS_NAME),
+        training_maps=None if seen_before is None else write_seen_maps(folder, seen_before | digests_of(trained_on)),
         unlike_distance=fitted.unlike_distance,
         patterns=fitted.patterns,
         temperature=fitted.temperature,
@@ -234,7 +239,7 @@ def _likeness(model: Path, inputs: NDArray[np.uint8], targets: NDArray[np.intp])
 
 
 def _measure_patterns(
-    probabilities: NDArray[np.float32], shown: NDArray[np.bool_], single: int, classes: Sequence[str]
+    probabilities: NDArray[np.float32], shown: NDArray[np.bool_], single: int, classes: Sequence[str], good: str
 ) -> dict[str, Any]:
     """Measure the patterns on maps of one class, the first `single`, and on mixed ones.
 
@@ -244,7 +249,7 @@ def _measure_patterns(
     half = np.arange(len(shown)) % 2 == 0
     for fit, rest in ((half, ~half), (~half, half)):
         named[rest] = probabilities[rest] >= fit_pattern_thresholds(probabilities[fit], shown[fit])
-    patterns = [number for number, name in enumerate(classes) if name != NONE]
+    patterns = [number for number, name in enumerate(classes) if name != good]
     names = [classes[number] for number in patterns]
     found = {"single": measure_patterns(named[:single, patterns], shown[:single, patterns], names)}
     if len(shown) > single:

@@ -36,6 +36,12 @@ async def send(
     client_id: Annotated[
         str | None, typer.Option(help="The MQTT client id; default: the user with '_' for the dot.")
     ] = None,
+    lot: Annotated[str | None, typer.Option(help="The wafers' lot; training splits reviews by it.")] = None,
+    slot: Annotated[str | None, typer.Option(help="The wafer's slot in its carrier.")] = None,
+    product: Annotated[str | None, typer.Option(help="The product.")] = None,
+    tool: Annotated[str | None, typer.Option(help="The tool that processed the wafers.")] = None,
+    step: Annotated[str | None, typer.Option(help="The process step.")] = None,
+    notch: Annotated[str | None, typer.Option(help="Where the notch is.")] = None,
     rate: Annotated[float | None, typer.Option(min=0.01, help="Images a second; default: as fast as possible.")] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for predictions.")] = 10.0,
     data: Data = None,
@@ -50,7 +56,8 @@ async def send(
 
     credentials = _credentials(fab, camera, user, password, data)
     listener = address("mqtt_url", data)
-    messages = _messages(images, credentials)
+    context = {"lot": lot, "slot": slot, "product": product, "tool": tool, "step": step, "notch": notch}
+    messages = _messages(images, credentials, {name: value for name, value in context.items() if value})
     if not await _send(Camera(listener, credentials, _checked(client_id)), messages, rate, wait, as_json):
         raise typer.Exit(1)
 
@@ -98,8 +105,9 @@ def _checked(client_id: str | None) -> str | None:
     return client_id
 
 
-def _messages(files: list[Path], credentials: "Credentials") -> "dict[Path, Image]":
+def _messages(files: list[Path], credentials: "Credentials", context: dict[str, str]) -> "dict[Path, Image]":
     """Read all files, before any is sent."""
+    from fabwafer.messages.bodies import LONGEST_TEXT
     from fabwafer_edge.camera import imgid_of
 
     named: dict[str, Path] = {}
@@ -110,10 +118,15 @@ def _messages(files: list[Path], credentials: "Credentials") -> "dict[Path, Imag
                 f"{first} and {file} would both be sent as image {imgid!r}: rename one, so that the names differ in "
                 "the letters, digits, '_' and '-' of their first 64 characters; nothing was sent"
             )
-    return {file: _message(file, imgid, credentials) for imgid, file in named.items()}
+    for name, value in context.items():
+        if len(value) > LONGEST_TEXT:
+            raise NothingSentError(
+                f"--{name}: expected at most {LONGEST_TEXT} characters, got {len(value)}; nothing was sent"
+            )
+    return {file: _message(file, imgid, credentials, context) for imgid, file in named.items()}
 
 
-def _message(file: Path, imgid: str, credentials: "Credentials") -> "Image":
+def _message(file: Path, imgid: str, credentials: "Credentials", context: dict[str, str]) -> "Image":
     from fabwafer.maps.image_file import BadImageError, probe
     from fabwafer.messages.bodies import Image
 
@@ -132,6 +145,7 @@ def _message(file: Path, imgid: str, credentials: "Credentials") -> "Image":
         timestamp=time.time_ns() // 1_000_000,
         fab=credentials.fab,
         camera=credentials.camera,
+        **context,
     )
 
 

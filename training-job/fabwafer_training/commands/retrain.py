@@ -74,6 +74,9 @@ def retrain(
     missed_as_none: Annotated[
         float, typer.Option(help="Gate: the largest share of defects called none.")
     ] = GATE.missed_as_none,
+    macro_f1_floor: Annotated[
+        float, typer.Option(help="Gate: the smallest macro-F1 on all gold maps, however few.")
+    ] = GATE.macro_f1_floor,
     as_json: Json = False,
 ) -> None:
     """Train the champion further on reviewed maps; a version that passes the gate is published into the store.
@@ -125,7 +128,7 @@ def retrain(
                 opened,
                 epochs=epochs,
                 maps_per_epoch=maps_per_epoch,
-                limits=Limits(gold_maps, macro_f1_fall, recall_fall, recall_floor, missed_as_none),
+                limits=Limits(gold_maps, macro_f1_fall, recall_fall, recall_floor, missed_as_none, macro_f1_floor),
                 seed=seed,
                 tell=terminal.print,
                 report=show,
@@ -151,8 +154,9 @@ def _summary(outcome: "Outcome", *, on_trial: bool, records: bool) -> list[str]:
     from fabwafer.models.rollout import TRIAL_SHARE
 
     version, location = outcome.version, outcome.location
+    reviews = f"reviewed maps: {outcome.learned} learned, {outcome.held_out} held out to calibrate and compare with"
     if not outcome.published:
-        return [*outcome.verdict.reasons, f"the gate refuses {version}; its report is in {location}/report"]
+        return [reviews, *outcome.verdict.reasons, f"the gate refuses {version}; its report is in {location}/report"]
     if on_trial:
         then = f"it is the candidate in the records, with {TRIAL_SHARE:.0%} of the images"
     elif not outcome.verdict.passed:
@@ -161,7 +165,7 @@ def _summary(outcome: "Outcome", *, on_trial: bool, records: bool) -> list[str]:
         then = "it was candidate or champion in the records before, and they are left as they are"
     else:
         then = f"no records here; to put it on trial: fabwafer model candidate {version}"
-    return [*outcome.verdict.reasons, f"{version} is in {location}", then]
+    return [reviews, *outcome.verdict.reasons, f"{version} is in {location}", then]
 
 
 def _records_url(store: str | None, data: Path | None) -> str | None:

@@ -30,6 +30,10 @@ def train(
             help="Learn from this model's probabilities as well as from the labels (distillation); may be repeated.",
         ),
     ] = None,
+    good: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="The class of wafers without a defect, where none is called none."),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs to train; by default 17, or 12 with --from.")
     ] = None,
@@ -58,6 +62,7 @@ def train(
 ) -> None:
     """Train a model on labelled wafer maps, calibrate, quantise and measure it, and write it with its card."""
     from fabwafer.commands.text import console
+    from fabwafer.defects import NONE
     from fabwafer.models.card import ModelRefusedError, read_card
     from fabwafer.models.store import StoreError, checked_version
     from fabwafer_training import processes
@@ -65,6 +70,7 @@ def train(
     from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
     from fabwafer_training.network import PYRAMID_STAGES, Shape, widths_of
     from fabwafer_training.readers import read
+    from fabwafer_training.seen_maps import SeenMaps, read_seen_maps
     from fabwafer_training.train import Settings
 
     terminal = console(stderr=True, soft_wrap=True, markup=False, quiet=not processes.is_first())
@@ -83,13 +89,24 @@ def train(
         stages = widths_of(widths)
         pyramid = len(stages) >= PYRAMID_STAGES
         weights, shape = None, Shape(stages, blocks, excitation=True, pyramid=pyramid, patterns=True)
+        seen_before: SeenMaps | None = frozenset()
         material = prepare(read(data), held_out, terminal.print)
         if start is not None:
             weights, shape = weights_to_go_on_from(start, material.classes)
             before = read_card(start)
+            seen_before = read_seen_maps(start, before)
             # The terms of the data it was trained on hold for what is made of it.
             own = {"limits": before.limits, "notice": before.notice, "citations": before.citations}
             about = {"description": f"Trained on from {before.name} {before.version}."} | own | about
+            good = good or (before.good if before.good in material.classes else None)
+        about["good"] = _good_class(good, material.classes)
+        if about["good"] is None and NONE not in material.classes:
+            terminal.print(
+                f"no class is called none: each of {', '.join(material.classes)} counts as a defect and raises alerts; "
+                "if one is that of wafers without a defect, name it with --good",
+                style="yellow",
+                markup=False,
+            )
         settings = Settings(
             shape=shape,
             epochs=epochs or (17 if start is None else 12),
@@ -100,7 +117,15 @@ def train(
             gradual=start is not None,
         )
         result = train_model(
-            material, out, settings, about, tell=terminal.print, report=show, start=weights, teachers=teacher or ()
+            material,
+            out,
+            settings,
+            about,
+            tell=terminal.print,
+            report=show,
+            start=weights,
+            teachers=teacher or (),
+            seen_before=seen_before,
         )
     except (DataError, ModelRefusedError, OSError, StoreError, ValueError) as error:
         terminal.print(str(error), style="red", markup=False)
@@ -113,6 +138,27 @@ def train(
         f"macro-F1 {figures['macro_f1']:.3f}, worst recall {figures['worst_class_recall']:.3f}, "
         f"accuracy {figures['accuracy']:.3f}"
     )
+
+
+def _good_class(named: str | None, classes: list[str]) -> str | None:
+    """Return the class that the card is to name as that of wafers without a defect.
+
+    Raises:
+        DataError: It is no class, or another class is called none.
+    """
+    from fabwafer.defects import NONE, canonical_name
+    from fabwafer_training.dataset import DataError
+
+    if named is None:
+        return None
+    name = canonical_name(named)
+    if NONE in classes:
+        if name == NONE:
+            return None
+        raise DataError(f"--good: {NONE} is the class of wafers without a defect already, got {named!r}")
+    if name not in classes:
+        raise DataError(f"--good: expected one of the classes {', '.join(classes)}, got {named!r}")
+    return name
 
 
 def _about(file: Path) -> dict[str, Any]:
