@@ -15,6 +15,7 @@ FILES = {
     "model.onnx",
     "model-int8.onnx",
     "weights.npz",
+    "training-maps.bin",
     "wafer.mar",
     "report/gate.json",
     "report/evaluation.json",

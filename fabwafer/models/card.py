@@ -63,6 +63,8 @@ class ModelCard(_Part):
         good: The class of wafers without a defect, where none is called `none`.
         files: The network for serving, by variant.
         weights: The weights that retraining starts from; serving never reads them.
+        training_maps: The digests of the maps that this version and those before it were trained on; None where that
+            is not known. Serving never reads them.
         temperature: The logits are divided by it before the softmax, which calibrates the probabilities.
         thresholds: For each class, the probability below which a prediction of it goes to review.
         review_error_rate: The error rate that the thresholds were chosen for.
@@ -79,6 +81,7 @@ class ModelCard(_Part):
     embedding_size: int = Field(gt=0)
     files: dict[Variant, ModelFile]
     weights: ModelFile | None = None
+    training_maps: ModelFile | None = None
     temperature: float = Field(gt=0)
     thresholds: dict[ClassName, float]
     review_error_rate: float = Field(ge=0, le=1)
@@ -118,8 +121,8 @@ class ModelCard(_Part):
 
     @property
     def entries(self) -> list[ModelFile]:
-        """The files of all variants, and the weights where there are any."""
-        return [*self.files.values(), *([self.weights] if self.weights else [])]
+        """The files of all variants, and the weights and the digests of the training maps where there are any."""
+        return [*self.files.values(), *(file for file in (self.weights, self.training_maps) if file)]
 
 
 def read_card(directory: Path) -> ModelCard:

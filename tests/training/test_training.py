@@ -350,7 +350,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_by_command_leaves_a_complete_model_and_nothing_else(trained: Path) -> None:
     card = read_card(trained)
     verify(trained, card)
-    assert {path.name for path in trained.iterdir()} == {"card.json", "model.onnx", "model-int8.onnx", "weights.npz"}
+    assert {path.name for path in trained.iterdir()} == {
+        "card.json",
+        "model.onnx",
+        "model-int8.onnx",
+        "weights.npz",
+        "training-maps.bin",
+    }
     assert (card.version, card.description, card.classes) == ("test-1", "A test.", list(SHIPPED_CLASSES))
     assert sum(card.training_data.counts.values()) + card.metrics["maps"] == 360
     assert card.metrics["macro_f1"] > 0.3, "nine classes by chance would be a ninth"

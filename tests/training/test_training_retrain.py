@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fabwafer.models.card import ModelRefusedError, read_card, verify
 from fabwafer.models.classifier import Classifier
 from fabwafer.models.store import Store, open_store
 from fabwafer.records import Records
+from fabwafer_training.commands.evaluate import app as evaluate_app
 from fabwafer_training.commands.retrain import app
 from fabwafer_training.commands.train import app as train_app
 from fabwafer_training.dataset import DataError, Dataset, joined
@@ -26,6 +28,7 @@ from fabwafer_training.network import Shape, WaferNet
 from fabwafer_training.readers import read
 from fabwafer_training.readers.npz import write_npz
 from fabwafer_training.retrain import Outcome, retrain, split
+from fabwafer_training.seen_maps import digests_of, read_seen_maps
 from fabwafer_training.splits import held_out_by_name
 from fabwafer_training.train import CHECKPOINT, Epoch, Settings
 from fabwafer_training.weights import interpolate_weights
@@ -143,7 +146,14 @@ def test_a_small_gold_set_publishes_a_version_that_waits_for_a_person(
         f"Retrained from first with reviewed maps: {outcome.learned} learned, {outcome.held_out} held out."
     )
     names = {path.name for path in folder.iterdir()}
-    assert names == {"card.json", "model.onnx", "model-int8.onnx", "weights.npz", "wafer.mar", "report"}
+    files = {"model.onnx", "model-int8.onnx", "weights.npz", "training-maps.bin"}
+    assert names == {"card.json", "wafer.mar", "report"} | files
+    seen, before = (read_seen_maps(path, read_card(path)) for path in (folder, champion))
+    assert seen is not None
+    assert before is not None
+    parts = split(read(BASE), read(REVIEWS), card.classes, 0, before)
+    assert seen == before | digests_of(parts.material.side(held_out=False))
+    assert not seen & digests_of(parts.gold)
     report = {path.name for path in (folder / "report").iterdir()}
     report.discard("contradicted.png")  # drawn where a label is contradicted
     assert report == {
@@ -409,6 +419,49 @@ def test_the_reviews_are_counted_by_what_they_are_for() -> None:
     )
     assert parts.learned + parts.held_out == 448
     assert parts.learned > 0 < parts.held_out
+
+
+def test_the_gold_set_has_no_map_that_the_champion_has_seen() -> None:
+    base, reviews = read(BASE), read(REVIEWS)
+    classes = prepare(base, 0, quiet).classes
+    gold = split(base, reviews, classes, 0).gold
+    some = digests_of(gold.subset(np.arange(5)))
+    assert digests_of(split(base, reviews, classes, 0, some).gold) == digests_of(gold) - some
+    with pytest.raises(DataError, match=f"the champion was trained on all {len(gold)} gold maps"):
+        split(base, reviews, classes, 0, digests_of(gold))
+
+
+def test_an_evaluation_says_which_maps_were_trained_on(champion: Path, tmp_path: Path) -> None:
+    def figures(*words: str) -> tuple[dict[str, Any], str]:
+        result = CliRunner().invoke(evaluate_app, [BASE, "--model", str(champion), "--json", *words])
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout), result.stderr
+
+    material = prepare(read(BASE), 0, quiet)
+    learned, rest = material.side(held_out=False), material.side(held_out=True)
+    found, warning = figures()
+    assert (found["trained_on"]["maps"], found["trained_on"]["share"]) == (len(learned), len(learned) / 270)
+    honest, nothing = figures("--held-out", "0")
+    assert (honest["maps"], honest["trained_on"]["maps"], nothing) == (len(rest), 0, "")
+    assert found["trained_on"]["figures_of_the_others"]["macro_f1"] == honest["macro_f1"]
+    assert f"the model was trained on {len(learned)} of these maps" in warning
+    assert f"without them macro-F1 is {honest['macro_f1']:.4f}" in warning
+
+    other, warning = figures("--held-out", "1")  # not the seed that it was trained with
+    assert (other["trained_on"]["maps"] > 0, "so the figures are too good" in warning) == (True, True)
+
+    table = CliRunner().invoke(evaluate_app, [BASE, "--model", str(champion)], env={"COLUMNS": "200"})
+    assert "not trained on" in table.stdout
+    unknown = CliRunner().invoke(evaluate_app, ["synthetic:9:3", "--model", str(make(tmp_path / "tiny"))])
+    assert "which maps the model was trained on is not known" in unknown.stderr
+
+
+def test_a_list_of_training_maps_that_is_not_the_cards_is_refused(champion: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(champion, folder)
+    (folder / "training-maps.bin").write_bytes(b"other12!")
+    with pytest.raises(ModelRefusedError, match=r"training-maps\.bin should have SHA-256"):
+        verify(folder, read_card(folder))
 
 
 def test_a_training_that_diverged_writes_no_model(tmp_path: Path) -> None:

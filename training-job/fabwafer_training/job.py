@@ -18,6 +18,7 @@ from fabwafer_training.dataset import DataError, Dataset
 from fabwafer_training.epochs import even_weights
 from fabwafer_training.network import Shape, WaferNet
 from fabwafer_training.package import HeldOut, package
+from fabwafer_training.seen_maps import SeenMaps
 from fabwafer_training.soft_targets import ask_teachers, distil, smooth_labels
 from fabwafer_training.splits import clean, held_out_from_training
 from fabwafer_training.train import CHECKPOINT, Epoch, Layers, Settings, train
@@ -112,6 +113,7 @@ def train_model(
     teachers: Sequence[Path] = (),
     prior_step: float | None = None,
     interpolation: float = 0.0,
+    seen_before: SeenMaps | None = frozenset(),
 ) -> ModelCard | None:
     """Trains, calibrates and quantises, and writes the model and its card.
 
@@ -128,6 +130,7 @@ def train_model(
         teachers: Folders of models that have the same classes, to learn from as well as from the labels.
         prior_step: How far to move the logits towards the class frequencies; by default fitted on the held-out maps.
         interpolation: How far to move the weights back to `start` at the end, 0 to 1.
+        seen_before: The maps that the model of `start` has seen; None where that is not known.
 
     Returns:
         The card; None in all but the first of several processes.
@@ -183,6 +186,7 @@ def train_model(
         | ({"teachers": names} if names else {})
         | ({"interpolation": interpolation} if interpolation else {}),
         prior_step=prior_step,
+        seen_before=seen_before,
     )
     (folder / CHECKPOINT).unlink()
     return card

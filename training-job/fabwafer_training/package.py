@@ -19,6 +19,7 @@ from fabwafer_training.dataset import Dataset
 from fabwafer_training.metrics import measure, natural_weights
 from fabwafer_training.network import WaferNet, parameters
 from fabwafer_training.quantise import FLOAT_NAME, INT8_NAME, add_to_logits, export, quantise, run
+from fabwafer_training.seen_maps import SeenMaps, digests_of, write_seen_maps
 from fabwafer_training.splits import grouped_folds
 from fabwafer_training.weights import NAME, write_weights
 
@@ -46,6 +47,7 @@ def package(
     about: dict[str, Any],
     training: dict[str, Any],
     prior_step: float | None = None,
+    seen_before: SeenMaps | None = frozenset(),
 ) -> ModelCard:
     """Write the model's files and card.
 
@@ -62,6 +64,7 @@ def package(
         about: The card's `name`, `version`, `description`, `good`, `limits`, `notice` and `citations`.
         training: How it was trained, for the card.
         prior_step: How far to move the logits towards the class frequencies; by default fitted.
+        seen_before: The maps that the model it was trained on from has seen; None where that is not known.
     """
     folder.mkdir(parents=True, exist_ok=True)
     numbers = {name: number for number, name in enumerate(classes)}
@@ -133,6 +136,7 @@ def package(
         embedding_size=network.head.in_features,
         files={"int8": describe_file(int8_path), "float32": describe_file(float_path)},
         weights=describe_file(folder / NAME),
+        training_maps=None if seen_before is None else write_seen_maps(folder, seen_before | digests_of(trained_on)),
         temperature=temperature,
         thresholds=thresholds,
         review_error_rate=REVIEW_ERROR_RATE,

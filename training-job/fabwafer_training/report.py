@@ -1,6 +1,7 @@
 """Measuring a model on labelled maps, and the report of it: JSON and pictures."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fabwafer.models.classifier import Classifier
 from fabwafer_training.contradictions import Contradiction, contradictions, write_contradictions
 from fabwafer_training.dataset import DataError, Dataset
 from fabwafer_training.metrics import alert_threshold, measure, natural_weights, risk_coverage
+from fabwafer_training.seen_maps import SeenMaps, seen_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,14 @@ def predict(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32],
     return np.stack([one.probabilities for one in found]), np.array([numbers[label] for label in data.labels.tolist()])
 
 
-def evaluate(classifier: Classifier, data: Dataset, alert_precision: float) -> Evaluation:
+def evaluate(classifier: Classifier, data: Dataset, alert_precision: float, seen: SeenMaps | None = None) -> Evaluation:
     """Measure a model on labelled maps.
 
     Args:
         classifier: The model.
         data: The maps.
         alert_precision: The share of alerts that should be right, for which to find the threshold.
+        seen: The maps that the model was trained on; None where that is not known.
 
     Raises:
         DataError: A label is none of the model's classes.
@@ -100,8 +103,22 @@ def evaluate(classifier: Classifier, data: Dataset, alert_precision: float) -> E
         },
         "data": {"name": data.name, "sha256": data.digest()},
     }
+    figures["trained_on"] = None if seen is None else _trained_on(probabilities, targets, data, classes, good, seen)
     contradicted = contradictions(probabilities, targets, data, classes)
     return Evaluation(data, probabilities, targets, figures, contradicted)
+
+
+def _trained_on(
+    probabilities: NDArray[np.float32],
+    targets: NDArray[np.intp],
+    data: Dataset,
+    classes: Sequence[str],
+    good: str,
+    seen: SeenMaps,
+) -> dict[str, Any]:
+    rows = seen_rows(data, seen)
+    others = None if rows.all() else measure(probabilities[~rows], targets[~rows], classes, good=good)
+    return {"maps": int(rows.sum()), "share": float(rows.mean()), "figures_of_the_others": others}
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> None:

@@ -21,6 +21,7 @@ from fabwafer_training.job import Material, train_model, weights_to_go_on_from
 from fabwafer_training.known_classes import of_known_classes
 from fabwafer_training.limits import Limits
 from fabwafer_training.report import evaluate, write_report
+from fabwafer_training.seen_maps import SeenMaps, read_seen_maps, seen_rows
 from fabwafer_training.splits import clean, grouped_folds, held_out_by_name, held_out_from_training
 from fabwafer_training.train import CHECKPOINT, Epoch, Settings
 
@@ -72,7 +73,9 @@ class Split:
     held_out: int
 
 
-def split(base: Dataset, reviews: Dataset, classes: list[str], champion_seed: int) -> Split:
+def split(
+    base: Dataset, reviews: Dataset, classes: list[str], champion_seed: int, seen: SeenMaps = frozenset()
+) -> Split:
     """Join base and reviewed maps, and hold out a fifth of each: half for calibration, half as the gold set.
 
     The base is split as for the champion's training, and reviews by the names of their lots alone. So neither model was
@@ -84,6 +87,7 @@ def split(base: Dataset, reviews: Dataset, classes: list[str], champion_seed: in
         reviews: The reviewed maps, of the champion's classes.
         classes: The champion's classes.
         champion_seed: The seed of the split that the champion was trained with.
+        seen: The maps that the champion or one before it was trained on, where known: none of them is a gold map.
 
     Raises:
         DataError: No reviewed map is left to learn from, no map of a class is left to train on, or too few maps are
@@ -117,9 +121,16 @@ def split(base: Dataset, reviews: Dataset, classes: list[str], champion_seed: in
     gold = np.zeros(len(cleaned), dtype=bool)
     gold[aside] = grouped_folds(cleaned.labels[aside], cleaned.groups[aside], 2, champion_seed) == 0
     rest = cleaned.subset(np.flatnonzero(~gold))
+    gold_maps = cleaned.subset(np.flatnonzero(gold))
+    gold_maps = gold_maps.subset(np.flatnonzero(~seen_rows(gold_maps, seen)))
+    if len(gold_maps) == 0:
+        raise DataError(
+            f"the champion was trained on all {gold.sum()} gold maps, so nothing is left to compare on: give base maps "
+            "that it was not trained on: --base or FABWAFER_BASE"
+        )
     return Split(
         Material(rest, classes, aside[~gold], champion_seed, ~reviewed[~gold]),
-        cleaned.subset(np.flatnonzero(gold)),
+        gold_maps,
         learned,
         reviews_held_out,
     )
@@ -182,7 +193,8 @@ def retrain(
     for sentence in (*base.unread, *reviews.unread):
         tell(sentence)
     version = _version(base, reviews, card, (epochs, maps_per_epoch, seed), limits)
-    parts = split(base, reviews, card.classes, _held_out_seed(card))
+    seen = read_seen_maps(champion, card)
+    parts = split(base, reviews, card.classes, _held_out_seed(card), seen or frozenset())
 
     def outcome(verdict: Verdict, location: str, *, published: bool) -> Outcome:
         return Outcome(version, published, verdict, parts.learned, parts.held_out, location)
@@ -278,6 +290,7 @@ def go_on(
         # Fitted again on few maps, it would shift all classes towards the reviewed ones.
         prior_step=card.training.get("prior_step"),
         interpolation=BACK,
+        seen_before=read_seen_maps(champion, card),
     )
 
 

@@ -1,13 +1,16 @@
 """`fabwafer evaluate`: how good a model is on labelled wafer maps."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from fabwafer_training.commands.source import HELP
 
 app = typer.Typer()
+
+OVERLOOKED: Final = 0.02
+"""The share of maps that may have been trained on without a warning."""
 
 
 @app.command()
@@ -43,20 +46,25 @@ def evaluate(
     from fabwafer_training.readers import read
     from fabwafer_training.report import evaluate as measure_model
     from fabwafer_training.report import write_report
+    from fabwafer_training.seen_maps import read_seen_maps
     from fabwafer_training.splits import clean, held_out_from_training
 
     try:
-        classifier = Classifier(model or default_model(), "float32" if float32 else "int8")
+        folder = model or default_model()
+        classifier = Classifier(folder, "float32" if float32 else "int8")
+        seen = read_seen_maps(folder, classifier.card)
         maps = read(data)
         if held_out is not None:
             maps, _ = clean(maps)
             maps = maps.subset(np.flatnonzero(held_out_from_training(maps, held_out)))
-        evaluation = measure_model(classifier, maps, alert_precision)
+        evaluation = measure_model(classifier, maps, alert_precision, seen)
         if out is not None:
             write_report(evaluation, out)
     except (DataError, ModelRefusedError, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+    if warning := _warning(evaluation.figures["trained_on"]):
+        typer.echo(warning, err=True)
     if as_json:
         print(json.dumps(evaluation.figures))
         return
@@ -66,6 +74,20 @@ def evaluate(
             f"{len(evaluation.contradicted)} labels are contradicted: {out / 'contradicted.csv'} names the maps, the "
             "surest first."
         )
+
+
+def _warning(trained_on: dict[str, Any] | None) -> str:
+    """Return a sentence where more maps were trained on than can be overlooked, or where that is not known."""
+    if trained_on is None:
+        return "which maps the model was trained on is not known: its card names no list of them"
+    if trained_on["share"] <= OVERLOOKED:
+        return ""
+    others = trained_on["figures_of_the_others"]
+    without = f"without them macro-F1 is {others['macro_f1']:.4f}" if others else "there are no others"
+    return (
+        f"the model was trained on {trained_on['maps']} of these maps ({trained_on['share']:.1%}), so the figures "
+        f"are too good: {without}"
+    )
 
 
 def _print_tables(result: dict[str, Any]) -> None:
@@ -80,9 +102,14 @@ def _print_tables(result: dict[str, Any]) -> None:
     figures.add_column("these maps", justify="right")
     figures.add_column(f"natural share of {escape(result['model']['good'] or 'good wafers')}", justify="right")
     natural = result["at_natural_share"] or {}
+    trained_on = result["trained_on"] or {"maps": 0}
+    others = (trained_on["figures_of_the_others"] or {}) if trained_on["maps"] else {}
+    if others:
+        figures.add_column("not trained on", justify="right")
     for key, value in result.items():
         if isinstance(value, float):
-            figures.add_row(key, f"{value:.4f}", f"{natural[key]:.4f}" if key in natural else "")
+            more = [natural, others] if others else [natural]
+            figures.add_row(key, f"{value:.4f}", *(f"{part[key]:.4f}" if key in part else "" for part in more))
     console.print(figures)
     classes = Table(title=f"classes of {result['maps']} maps")
     for heading in ("class", "precision", "recall", "f1", "maps", "mostly taken for"):

@@ -70,6 +70,7 @@ def train(
     from fabwafer_training.job import prepare, train_model, weights_to_go_on_from
     from fabwafer_training.network import Shape, widths_of
     from fabwafer_training.readers import read
+    from fabwafer_training.seen_maps import SeenMaps, read_seen_maps
     from fabwafer_training.train import Settings
 
     console = Console(stderr=True, soft_wrap=True, quiet=not processes.is_first())
@@ -86,10 +87,12 @@ def train(
         if card is not None:
             about |= _about(card)
         weights, shape = None, Shape(widths_of(widths), blocks)
+        seen_before: SeenMaps | None = frozenset()
         material = prepare(read(data), held_out, console.print)
         if start is not None:
             weights, shape = weights_to_go_on_from(start, material.classes)
             before = read_card(start)
+            seen_before = read_seen_maps(start, before)
             # The terms of the data it was trained on hold for what is made of it.
             own = {"limits": before.limits, "notice": before.notice, "citations": before.citations}
             about = {"description": f"Trained on from {before.name} {before.version}."} | own | about
@@ -112,7 +115,15 @@ def train(
             gradual=start is not None,
         )
         result = train_model(
-            material, out, settings, about, tell=console.print, report=show, start=weights, teachers=teacher or ()
+            material,
+            out,
+            settings,
+            about,
+            tell=console.print,
+            report=show,
+            start=weights,
+            teachers=teacher or (),
+            seen_before=seen_before,
         )
     except (DataError, ModelRefusedError, OSError, StoreError, ValueError) as error:
         console.print(str(error), style="red", markup=False)
