@@ -34,13 +34,17 @@ class AnswerError(ModelServerError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The model server's answer for one image; without a label, `error` says why the image cannot be read."""
+    """The model server's answer for one image; without a label, `error` says why the image cannot be read.
+
+    `review_reason` is None where an older model server gives none.
+    """
 
     label: str
     probability: float
     probabilities: dict[str, float]
     wafer: bool
     review: bool | None
+    review_reason: str | None
     error: str
     embedding: list[float]
     map: MapCounts | None
@@ -118,7 +122,12 @@ def read_answers(raw: bytes, expected: int) -> list[Answer]:
     """
     try:
         found: dict[str, dict[str, Any]] = {output["name"]: output for output in json.loads(raw)["outputs"]}
-        outputs = {tensor.name: _rows(tensor, found[tensor.name]["data"], expected) for tensor in inference.OUTPUTS}
+        outputs = {
+            tensor.name: _rows(tensor, found[tensor.name]["data"], expected)
+            for tensor in inference.OUTPUTS
+            if tensor.name in found
+        }
+        reasons = outputs.get("review_reason", [None] * expected)  # servers before 0.2 give none
         (digest,) = outputs["model_digest"]
         classes = outputs["classes"]
         answers = [
@@ -128,6 +137,7 @@ def read_answers(raw: bytes, expected: int) -> list[Answer]:
                 probabilities=dict(zip(classes, outputs["probabilities"][index], strict=True)),
                 wafer=bool(outputs["wafer"][index]),
                 review=outputs["review"][index],
+                review_reason=reasons[index],
                 error=outputs["error"][index],
                 embedding=outputs["embedding"][index],
                 map=_map(outputs["map"][index]),

@@ -99,6 +99,8 @@ def predicted(image: ImageMetadata, answer: Answer) -> Prediction:
         probabilities=answer.probabilities if answer.wafer else None,
         wafer=answer.wafer,
         review=answer.review,
+        review_reason=answer.review_reason or None,
+        review_detail=(answer.error or None) if answer.review_reason else None,
         map=answer.map,
         embedding=answer.embedding if answer.wafer else None,
         **{field: value for field in CONTEXT_FIELDS if (value := getattr(image, field)) is not None},

@@ -184,7 +184,11 @@ class ReceivedImage:
 
 
 class Prediction(_Message):
-    """A model's answer for one image. A device's own has neither `wafer` nor `map`."""
+    """A model's answer for one image. A device's own has neither `wafer` nor `map`.
+
+    `review_reason` says why `review` is true (`fabwafer.messages.inference.ReviewReason`), `review_detail` the same in
+    a sentence where there is more to say.
+    """
 
     prediction: ClassName
     probability: Fraction
@@ -193,6 +197,8 @@ class Prediction(_Message):
     probabilities: dict[str, FiniteFloat] | None = None
     wafer: bool | None = None
     review: bool | None = None
+    review_reason: str | None = None
+    review_detail: str | None = None
     map: MapCounts | None = None
     embedding: list[FiniteFloat] | None = None
 
@@ -236,7 +242,9 @@ def read_device_prediction(topic: Topic, payload: bytes) -> Prediction:
     """
     prediction = _checked(Prediction, topic, _object(payload))
     # These are only the cluster's to say: a device that claims them could silence or raise what a person sees.
-    return prediction.model_copy(update={"source": "device", "wafer": None, "review": None})
+    return prediction.model_copy(
+        update={"source": "device", "wafer": None, "review": None, "review_reason": None, "review_detail": None}
+    )
 
 
 def read_stored_prediction(payload: bytes) -> Prediction:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from fabwafer.defects import NOT_A_WAFER
 from fabwafer.maps.counts import MapCounts
-from fabwafer.maps.grid import OUTSIDE, bounding_box, count
+from fabwafer.maps.grid import OUTSIDE, ReadMap, bounding_box, count
 from fabwafer.maps.image_file import BadImageError
 from fabwafer.maps.plausibility import NotAWaferMapError
 from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE, scale
-from fabwafer.maps.wafermap import decode
+from fabwafer.maps.stated_colours import StatedColours
+from fabwafer.maps.wafermap import read
+from fabwafer.messages.inference import ReviewReason
 from fabwafer.models.card import ModelRefusedError, Variant, read_card, read_verified
 
 OUTPUTS: Final = ("logits", "embedding", "activations")
@@ -35,8 +37,10 @@ class Classification:
         probability: Of the class, calibrated, 0..1; 0 where there is no class.
         probabilities: Of all classes in the card's order, float32 [classes]; zeros where there is no class.
         wafer: Whether the image is a wafer map.
-        review: Whether a person should look: the probability is below the class's threshold, or it is no wafer map.
-        error: Empty, or one sentence on why the image could not be read or is no wafer map.
+        review: Whether a person should look.
+        review_reason: Why: `unsure` (the probability is below the class's threshold), `colours` (they do not tell which
+            dies passed and which failed), `not-a-wafer`; empty where nobody need look, or the image cannot be read.
+        error: Empty, or one sentence on why the image could not be read, is no wafer map, or has such colours.
         embedding: The network's description of the map, float32 [d]; zeros where there is no class.
         map: Dies and failed regions of the map, None where there is none.
         heatmap: The class activation map of the class over the die grid, float32 [rows, columns] in the logit's unit
@@ -48,6 +52,7 @@ class Classification:
     probabilities: NDArray[np.float32]
     wafer: bool
     review: bool
+    review_reason: ReviewReason
     error: str
     embedding: NDArray[np.float32]
     map: MapCounts | None
@@ -92,26 +97,32 @@ class Classifier:
         self._input = self._session.get_inputs()[0].name
         self._thresholds = [self.card.thresholds[name] for name in self.card.classes]
 
-    def classify(self, images: Sequence[bytes], *, heatmap: bool = False) -> list[Classification]:
+    def classify(
+        self, images: Sequence[bytes], colours: Sequence[StatedColours | None] = (), *, heatmap: bool = False
+    ) -> list[Classification]:
         """Return a classification for each image file (PNG or JPEG), in order. A bad one never fails the others.
 
         Args:
             images: The content of each file.
+            colours: What is stated about the colours of each, as many as images; or nothing.
             heatmap: Whether to return the class activation maps.
         """
         answers: dict[int, Classification] = {}
-        grids: dict[int, NDArray[np.uint8]] = {}
-        for row, image in enumerate(images):
+        maps: dict[int, ReadMap] = {}
+        for row, (image, stated) in enumerate(zip(images, colours or [None] * len(images), strict=True)):
             try:
-                grids[row] = decode(image)
+                maps[row] = read(image, stated)
             except NotAWaferMapError as error:
                 answers[row] = self._without_class(NOT_A_WAFER, str(error))
             except BadImageError as error:
                 answers[row] = self._without_class("", str(error))
             except Exception as error:  # a bug in decoding one image must not fail its neighbours
                 answers[row] = self._without_class("", f"could not be read: {type(error).__name__}: {error}")
-        classified = self.classify_grids(list(grids.values()), heatmap=heatmap)
-        answers |= dict(zip(grids, classified, strict=True))
+        classified = self.classify_grids([one.grid for one in maps.values()], heatmap=heatmap)
+        for (row, one), answer in zip(maps.items(), classified, strict=True):
+            answers[row] = (
+                replace(answer, review=True, review_reason="colours", error=one.doubt) if one.doubt else answer
+            )
         return [answers[row] for row in range(len(images))]
 
     def classify_grids(self, grids: Sequence[NDArray[np.uint8]], *, heatmap: bool = False) -> list[Classification]:
@@ -137,6 +148,7 @@ class Classifier:
                         probabilities=probabilities[row],
                         wafer=True,
                         review=probability < self._thresholds[best],
+                        review_reason="unsure" if probability < self._thresholds[best] else "",
                         error="",
                         embedding=embeddings[row],
                         map=count(grid),
@@ -158,6 +170,7 @@ class Classifier:
             probabilities=np.zeros(len(self.card.classes), np.float32),
             wafer=False,
             review=True,
+            review_reason="not-a-wafer" if label else "",
             error=error,
             embedding=np.zeros(self.card.embedding_size, np.float32),
             map=None,

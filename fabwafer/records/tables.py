@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from fabwafer.messages.bodies import CONTEXT_FIELDS
 
-SCHEMA: Final = "0_1_002"
+SCHEMA: Final = "0_1_003"
 """The migration that this program was written for: the minor version that it belongs to, and its number in it."""
 
 metadata = MetaData(
@@ -125,6 +125,8 @@ predictions = Table(
     Column("probabilities", JSON(none_as_null=True)),
     Column("wafer", Boolean),
     Column("review", Boolean),
+    Column("review_reason", String),
+    Column("review_detail", String),
     # What the model server counted on the map; the yield is passed / (passed + failed).
     Column("rows", Integer),
     Column("columns", Integer),

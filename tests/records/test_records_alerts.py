@@ -27,13 +27,28 @@ def test_a_defect_alerts_once_however_often_it_is_received(records: Records) -> 
         predicted(NOT_A_WAFER, wafer=False),
         predicted("Loc", wafer=False),
         predicted("Loc", shadow=True),
+        predicted("Loc", review=True, review_reason="colours"),
+        predicted("Loc", review=True, review_reason="unlike"),
     ],
-    ids=["no defect", "too little probability", "not a wafer", "not a wafer, whatever it resembles", "on trial"],
+    ids=[
+        "no defect",
+        "too little probability",
+        "not a wafer",
+        "not a wafer, whatever it resembles",
+        "on trial",
+        "colours that leave a doubt",
+        "a map unlike those of the training",
+    ],
 )
 def test_what_is_no_alert(records: Records, quiet: ReceivedPrediction) -> None:
     assert records.store_predictions([quiet]).alerts == []
     assert records.pending_alerts() == []
     assert not the_record(records).predictions[0].alert
+
+
+def test_an_unsure_prediction_alerts_all_the_same(records: Records) -> None:
+    stored = records.store_predictions([predicted("Loc", 0.6, review=True, review_reason="unsure")])
+    assert stored.alerts == [("fab1", "Loc")]
 
 
 def test_a_devices_fifty_percent_is_enough(records: Records) -> None:
