@@ -10,8 +10,9 @@ import aiohttp
 
 from fabwafer.errors import FabwaferError
 from fabwafer.maps.counts import MapCounts
+from fabwafer.maps.stated_colours import StatedColours
 from fabwafer.messages import inference
-from fabwafer.messages.inference import MODEL_NAME, Tensor
+from fabwafer.messages.inference import COLOURS, MODEL_NAME, Tensor
 
 TIMEOUT: Final = 10.0
 """Seconds for one call; shorter than a message's ack_wait, so that nothing is delivered twice while it is asked."""
@@ -22,6 +23,7 @@ PROBE: Final = bytes.fromhex(
     "0000000a49444154789c63600000000200014898e3760000000049454e44ae426082"
 )
 _HEAD: Final = json.dumps({"name": inference.INPUT.name, "datatype": inference.INPUT.datatype})[:-1].encode()
+_COLOURS_HEAD: Final = json.dumps({"name": COLOURS.name, "datatype": COLOURS.datatype})[:-1].encode()
 
 
 class ModelServerError(FabwaferError):
@@ -72,11 +74,12 @@ class ModelServer:
             connector=aiohttp.TCPConnector(limit=16, keepalive_timeout=30),
         )
 
-    async def classify(self, images: Sequence[bytes]) -> list[Answer]:
+    async def classify(self, images: Sequence[bytes], colours: Sequence[StatedColours | None] = ()) -> list[Answer]:
         """Ask for the class of each image.
 
         Args:
             images: Image files, n of them, checked already.
+            colours: What is stated about the colours of each, n of them; or nothing.
 
         Returns:
             n answers in the same order; one without a label is about its own image alone.
@@ -85,7 +88,11 @@ class ModelServer:
             ModelServerError: There were no answers; none of the images can be blamed for it.
         """
         data = b",".join(b'"' + base64.b64encode(image) + b'"' for image in images)
-        body = b'{"inputs":[%b,"shape":[%d],"data":[%b]}]}' % (_HEAD, len(images), data)
+        stated = b""
+        if any(colours):  # servers before 0.2 know no second input
+            texts = json.dumps([one.to_json() if one else "" for one in colours]).encode()
+            stated = b',%b,"shape":[%d],"data":%b}' % (_COLOURS_HEAD, len(images), texts)
+        body = b'{"inputs":[%b,"shape":[%d],"data":[%b]}%b]}' % (_HEAD, len(images), data, stated)
         try:
             async with self._session.post(
                 self._infer, data=body, headers={"Content-Type": "application/json"}

@@ -33,7 +33,9 @@ async def start_classify(runtime: Runtime) -> None:
     trial = runtime.trial()
     server = ModelServer(await runtime.http(), infer_url(runtime.settings.inference_url))
     puller = await runtime.pull(ConsumerName.CLASSIFY, window=256)
-    classify = Classify(puller, runtime.publisher, server, trial.takes if trial else _no_image)
+    classify = Classify(
+        puller, runtime.publisher, server, trial.takes if trial else _no_image, (await runtime.drawings()).stated
+    )
     runtime.consume(classify, at_once=AT_ONCE)
 
 
@@ -49,7 +51,7 @@ async def start_shadow(runtime: Runtime) -> None:
     candidate = Candidate(await runtime.http(), url, trial)
     puller = await runtime.pull(ConsumerName.SHADOW, window=64)
     # Not among the consumers that make the bridge unready: a trial must not hold production up.
-    runtime.start(Shadow(puller, runtime.publisher, candidate, trial).run())
+    runtime.start(Shadow(puller, runtime.publisher, candidate, trial, (await runtime.drawings()).stated).run())
 
 
 async def start_record(runtime: Runtime) -> None:

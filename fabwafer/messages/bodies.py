@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 
 from fabwafer.defects import canonical_name
 from fabwafer.maps.counts import MapCounts
+from fabwafer.maps.stated_colours import StatedColours
 from fabwafer.messages.encoding import EncodingError, decoded_base64
 from fabwafer.messages.headers import MESSAGE_BYTES
 from fabwafer.messages.refusals import MessageRefusedError, shown
@@ -124,6 +125,8 @@ CONTEXT_FIELDS: Final = ("lot", "slot", "product", "tool", "step", "notch")
 
 class ImageMetadata(_Message):
     """What an image message says of its image: everything but the image file."""
+
+    colours: StatedColours | None = None
 
     def to_header(self) -> str:
         """Return it as one line of ASCII JSON, for the header `Fabwafer-Message`.

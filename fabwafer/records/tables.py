@@ -177,6 +177,14 @@ thresholds = Table(
     Column("value", Double, nullable=False),
 )
 
+drawings = Table(
+    "drawings",
+    metadata,
+    Column("fab", String, primary_key=True),
+    Column("camera", String, primary_key=True),  # empty: of all cameras of the fab
+    Column("colours", String, nullable=False),  # StatedColours as JSON
+)
+
 reviews = Table(
     "reviews",
     metadata,
