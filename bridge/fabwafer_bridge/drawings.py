@@ -1,13 +1,14 @@
 """What is stated about the colours of drawings: by the image's message, else for its camera, else for its fab."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from fabwafer.maps.stated_colours import StatedColours
 from fabwafer.messages.bodies import ImageMetadata
-from fabwafer.records import Records, RecordsUnavailableError
+from fabwafer.records import Records, RecordsUnavailableError, statement_finder
 
 LOOK_SECONDS: Final = 1.0
 AWAY_SECONDS: Final = 5.0
@@ -25,7 +26,7 @@ class Drawings:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._settings: dict[tuple[str, str | None], StatedColours] = {}
+        self._find: Callable[[str, str], StatedColours | None] = statement_finder(())
 
     async def look(self) -> None:
         """Read the records once.
@@ -33,8 +34,7 @@ class Drawings:
         Raises:
             RecordsUnavailableError: They do not answer now.
         """
-        settings = await asyncio.to_thread(self._records.drawings)
-        self._settings = {(one.fab, one.camera): one.colours for one in settings}
+        self._find = statement_finder(await asyncio.to_thread(self._records.drawings))
 
     async def follow(self) -> None:
         """Read the records again and again; does not return."""
@@ -49,6 +49,4 @@ class Drawings:
 
     def stated(self, image: ImageMetadata) -> StatedColours | None:
         """Return what is stated about the colours of an image, None where nothing is."""
-        if image.colours is not None:
-            return image.colours
-        return self._settings.get((image.fab, image.camera)) or self._settings.get((image.fab, None))
+        return image.colours or self._find(image.fab, image.camera)

@@ -220,7 +220,7 @@ def _recognised(outside: Outside, one: Colour, other: Colour, counts: Sequence[i
     if red(one) != red(other):
         rest = other if red(one) else one
         if green(rest) or grey(rest, _NEUTRAL):
-            return _Sense(red(one), certain=True)
+            return _Sense(red(one), certain=green(rest))
     return None
 
 

@@ -1,5 +1,6 @@
 """What the colours of drawings mean, by fab and camera."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, select
@@ -23,6 +24,12 @@ def read_drawings(connection: Connection) -> list[Drawing]:
     """Read all settings, by fab and camera."""
     rows = connection.execute(select(drawings).order_by(drawings.c.fab, drawings.c.camera))
     return [Drawing(row.fab, row.camera or None, StatedColours.read(row.colours)) for row in rows]
+
+
+def statement_finder(settings: Sequence[Drawing]) -> Callable[[str, str], StatedColours | None]:
+    """Return the function that finds what is set for a fab and camera: the camera's setting before the fab's."""
+    by_place = {(one.fab, one.camera): one.colours for one in settings}
+    return lambda fab, camera: by_place.get((fab, camera)) or by_place.get((fab, None))
 
 
 def write_drawing(connection: Connection, drawing: Drawing) -> None:

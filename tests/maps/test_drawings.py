@@ -56,9 +56,12 @@ def real_maps() -> list[Grid]:
 @pytest.mark.parametrize("way", WAYS)
 def test_real_maps_are_read_in_every_way_of_drawing(way: str, real_maps: list[Grid], classifier: Classifier) -> None:
     result = read_way(way, real_maps, classifier)
-    assert result.refused == []
-    assert result.silent == [] if way in IN_DOUBT else len(result.silent) <= 0.02 * result.maps
-    assert result.agreement >= 0.98 or way in IN_DOUBT
+    if way in IN_DOUBT:  # a refused one goes to review as well
+        assert len(result.refused) <= 0.05 * result.maps
+        assert result.silent == []
+    else:
+        assert result.refused == []
+        assert result.agreement >= 0.98
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -140,6 +143,15 @@ def test_green_and_red_are_certain_on_any_ground_and_for_any_yield() -> None:
             found = read(file(np.array([ground, passed, failed], np.uint8)[grid]))
             assert found.doubt == ""
             assert np.array_equal(found.grid, grid)
+
+
+def test_red_means_failed_beside_grey_unless_most_dies_would_have_failed() -> None:
+    grid = synthetic.make(np.random.default_rng(1), "Scratch", 45, 40)
+    white, grey_, crimson = (255, 255, 255), (190, 190, 190), (220, 20, 60)
+    found = read(file(np.array([white, grey_, crimson], np.uint8)[grid]))
+    assert found.doubt == ""
+    assert np.array_equal(found.grid, grid)
+    assert "more passed dies" in read(file(np.array([white, crimson, grey_], np.uint8)[grid])).doubt
 
 
 @pytest.mark.parametrize("bins", [2, 3, 5, 8, 12])
