@@ -5,13 +5,15 @@ of dies, sampling each die's middle, and snapping the samples to the main colour
 like a wafer: what else is drawn in few colours (logos, charts, text, codes) differs in outline, lattice or grain.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from fabwafer.maps import lattice, meaning, plausibility, smoothed
 from fabwafer.maps.grid import FAILED, OUTSIDE, PASSED, Grid, ReadMap, bounding_box
-from fabwafer.maps.pixels import Picture, numbered, of_image
+from fabwafer.maps.pixels import Picture, Pixels, numbered, of_image
 from fabwafer.maps.plausibility import NotAWaferMapError
 from fabwafer.maps.stated_colours import StatedColours
 
@@ -58,8 +60,42 @@ def _read(picture: Picture, stated: StatedColours | None, *, jpeg: bool) -> Read
         except NotAWaferMapError:
             if len(flat[1]) <= 4:
                 raise
+    box = _wafer_in_figure(picture.pixels)
+    if box is not None:
+        return _read(
+            replace(picture, pixels=np.ascontiguousarray(picture.pixels[box]), hidden=False), stated, jpeg=jpeg
+        )
     # More than a few colours may be a smoothed drawing's.
     return smoothed.read(picture.pixels, jpeg=jpeg, hidden=picture.hidden, stated=stated)
+
+
+def _wafer_in_figure(pixels: Pixels) -> tuple[slice, slice] | None:
+    """Find the wafer among a title, a colour bar or a legend that stand apart from it; None where nothing does."""
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).reshape(-1, pixels[0, 0].size)
+    apart = np.abs(pixels.reshape(*pixels.shape[:2], -1).astype(np.int16) - np.median(border, axis=0)) > 30
+    inside = apart.any(axis=2)
+    box = found = bounding_box(inside)
+    for _ in range(2):  # a colour bar beside hides the gap below a title, and the other way round
+        for axis in (1, 0, 1):
+            if found is None:
+                return None
+            found = _largest_band(inside, found, axis)
+    if box is None or found is None or found == box or not plausibility.fills_ellipse(inside[found]):
+        return None
+    # Failed dies alone may lie in clusters apart from each other; what stands beside a wafer is smaller than it.
+    large = all(2 * (part.stop - part.start) > whole.stop - whole.start for part, whole in zip(found, box, strict=True))
+    return found if large else None
+
+
+def _largest_band(inside: NDArray[np.bool_], box: tuple[slice, slice], axis: int) -> tuple[slice, slice]:
+    """Return the part of a box with the most pixels, of those that empty rows (axis 1) or columns (axis 0) divide."""
+    counts = np.count_nonzero(inside[box], axis=axis)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], counts > 0, [False]]).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    largest = int(np.argmax([counts[start:end].sum() for start, end in zip(starts, ends, strict=True)]))
+    first = box[1 - axis].start
+    band = slice(first + int(starts[largest]), first + int(ends[largest]))
+    return (band, box[1]) if axis == 1 else (box[0], band)
 
 
 def _outside_of(labels: NDArray[np.uint8]) -> int:

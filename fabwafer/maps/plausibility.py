@@ -38,7 +38,8 @@ def sized(grid: Grid) -> Grid:
     if min(grid.shape) < _LEAST_DIES or max(grid.shape) > lattice.MOST_DIES:
         raise NotAWaferMapError(
             f"expected a wafer map of {_LEAST_DIES} to {lattice.MOST_DIES} dies a side, got {grid.shape[0]} x "
-            f"{grid.shape[1]}"
+            f"{grid.shape[1]}; where no dies are found each pixel counts as one: leave out axes, frames and lines "
+            "between dies"
         )
     return grid
 
@@ -67,7 +68,10 @@ def check_outline(grid: Grid) -> None:
         NotAWaferMapError: they do not.
     """
     if not fills_ellipse(grid != OUTSIDE):
-        raise NotAWaferMapError("expected a wafer map, got a picture whose outline is not that of a wafer")
+        raise NotAWaferMapError(
+            "expected a wafer map, got a picture whose outline is not that of a wafer; axes, frames and lines between "
+            "dies must be left out"
+        )
 
 
 def check_wafer(grid: Grid, pitch: float) -> None:

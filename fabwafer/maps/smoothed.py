@@ -199,13 +199,23 @@ def _snap(dies: NDArray[np.float32], outside: Outside, found: _Sampled | None, s
         if stated is None:
             doubt = meaning.doubt_of_failed_only(outside, colours[0], grid)
         return ReadMap(grid, doubt)
-    grid = plausibility.sized(grid[bounding_box(grid != OUTSIDE)])
+    drawn = plausibility.sized(grid[bounding_box(grid != OUTSIDE)])
+    grid = plausibility.sized(_without_repeats(drawn))
     if found is not None and (min(grid.shape) < 12 or max(grid.shape) < 20):
         raise NotAWaferMapError("expected a wafer map, got a blurred picture without enough dies to tell")
-    plausibility.check_wafer(grid, pitch)
+    plausibility.check_wafer(drawn, pitch)
     if len(colours) > 2:
-        plausibility.check_bins(grid, pitch)
+        plausibility.check_bins(drawn, pitch)
     return ReadMap(grid, doubt)
+
+
+def _without_repeats(grid: Grid) -> Grid:
+    """Return a grid without the repeats of a lattice that is finer than the dies.
+
+    Grids of fewer dies than make a spectrum are found by a multiple of their lattice's frequency.
+    """
+    finer = [int(np.gcd.reduce(np.append(lattice.change_places(grid, axis), grid.shape[axis]))) for axis in (0, 1)]
+    return grid[:: finer[0], :: finer[1]]
 
 
 def _of_one_colour(inside: NDArray[np.bool_], outside: Outside, colour: Colour) -> tuple[Grid, str]:

@@ -3,11 +3,13 @@
 These are a tenth of what benchmarks.drawings counts: 200 maps in each way of drawing, 50 other pictures.
 """
 
+import io
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from fabwafer.maps import colour_maps, synthetic
@@ -160,6 +162,43 @@ def test_of_several_bins_the_most_frequent_is_passed_and_a_person_should_look(bi
     found = read(file(binned(grid, np.random.default_rng(2), bins, "tab20")))
     assert np.array_equal(found.grid, grid)
     assert f"got {bins + 1} colours of dies" in found.doubt or bins == 2
+
+
+def figure(grid: Grid, *, axes: bool, title: str = "", bar: bool = False) -> bytes:
+    """What a notebook saves: a masked map, with what is drawn around it."""
+    drawing = Figure()
+    around = drawing.subplots()
+    drawn = around.imshow(np.ma.masked_equal(grid, 0), cmap="viridis", interpolation="nearest")
+    around.set_title(title)
+    if not axes:
+        around.axis("off")
+    if bar:
+        drawing.colorbar(drawn)
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, bbox_inches=None if axes else "tight")
+    return buffer.getvalue()
+
+
+def test_a_title_apart_from_the_wafer_is_no_part_of_it() -> None:
+    grid = synthetic.sample(9, 1)[0][1]
+    found = read(figure(grid, axes=False, title="Lot 7, wafer 12"))
+    assert found.doubt == ""
+    assert np.array_equal(found.grid, grid)
+
+
+def test_a_figure_with_axes_is_refused_and_the_reason_says_what_to_leave_out() -> None:
+    grid = synthetic.sample(9, 1)[0][1]
+    for more in (figure(grid, axes=True), figure(grid, axes=True, bar=True)):
+        with pytest.raises(NotAWaferMapError, match="axes, frames and lines"):
+            read(more)
+
+
+def test_a_grid_of_few_large_dies_is_not_read_as_more_dies_from_a_jpeg() -> None:
+    y, x = np.mgrid[:10, :10]
+    grid = ((y - 4.5) ** 2 + (x - 4.5) ** 2 < 26).astype(np.uint8)
+    grid[(grid == PASSED) & (np.random.default_rng(2).random(grid.shape) < 0.15)] = FAILED
+    with pytest.raises(NotAWaferMapError, match="without enough dies"):
+        decode(file(enlarged(grey(grid), 20), "JPEG", quality=85))
 
 
 def test_16_bit_greys_keep_their_levels() -> None:
