@@ -61,13 +61,18 @@ def main() -> None:
     print(f"{len(grids)} {source} maps, seed {options.seed}")
     if classifier is not None:
         print(f"labels by model {classifier.card.version}, {classifier.variant}")
-    print(f"{'way of drawing':44s} refused %   exact %  agree %  p50 ms  p99 ms")
+    print(f"{'way of drawing':44s} refused %   exact %  agree %  review %  silent %  p50 ms  p99 ms")
     for way in (name for name in WAYS if options.way in name):
         print(way, file=sys.stderr)
         result = read_way(way, grids, classifier)
         refused, exact = len(result.refused) / result.maps, result.exact / result.maps
         agreed = f"{result.agreement:8.2%}" if classifier is not None else "       -"
-        print(f"{way:44s} {refused:9.2%} {exact:9.2%} {agreed} {_milliseconds(result.seconds)}", flush=True)
+        review, silent = len(result.doubted) / result.maps, len(result.silent) / result.maps
+        print(
+            f"{way:44s} {refused:9.2%} {exact:9.2%} {agreed} {review:9.2%} {silent:9.2%} "
+            f"{_milliseconds(result.seconds)}",
+            flush=True,
+        )
     each = options.non_wafers // len(KINDS)
     print(f"\n{'kind of non-wafer':44s}  accepted")
     total = 0

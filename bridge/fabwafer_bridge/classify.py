@@ -10,7 +10,7 @@ from fabwafer_bridge import metrics
 from fabwafer_bridge.consumer import Refused
 from fabwafer_bridge.dead_letters import Reason
 from fabwafer_bridge.inference import Answer
-from fabwafer_bridge.jobs import FAILURES_ALONE, Job, JobConsumer, Server, predicted
+from fabwafer_bridge.jobs import FAILURES_ALONE, Job, JobConsumer, Server, Stated, predicted
 from fabwafer_bridge.metrics import Result
 from fabwafer_bridge.publisher import Outgoing, Publisher
 from fabwafer_bridge.puller import Puller
@@ -28,10 +28,11 @@ class Classify(JobConsumer):
         publisher: Stores predictions.
         server: The champion's.
         on_trial: Returns which images are copied for the candidate, once they are predicted.
+        stated: Returns what is stated about the colours of an image.
     """
 
-    def __init__(self, puller: Puller, publisher: Publisher, server: Server, on_trial: Takes) -> None:
-        super().__init__(ConsumerName.CLASSIFY, puller, publisher, server)
+    def __init__(self, puller: Puller, publisher: Publisher, server: Server, on_trial: Takes, stated: Stated) -> None:
+        super().__init__(ConsumerName.CLASSIFY, puller, publisher, server, stated)
         self._on_trial = on_trial
 
     async def give_up(self, job: Job, reason: str) -> None:

@@ -11,8 +11,9 @@ import aiohttp
 
 from fabwafer.errors import FabwaferError
 from fabwafer.maps.counts import MapCounts
+from fabwafer.maps.stated_colours import StatedColours
 from fabwafer.messages import inference
-from fabwafer.messages.inference import MODEL_NAME, Tensor
+from fabwafer.messages.inference import COLOURS, MODEL_NAME, Tensor
 from fabwafer.models.key_file import authorization
 from fabwafer.models.model_server import ServerUnavailableError
 
@@ -25,6 +26,7 @@ PROBE: Final = bytes.fromhex(
     "0000000a49444154789c63600000000200014898e3760000000049454e44ae426082"
 )
 _HEAD: Final = json.dumps({"name": inference.INPUT.name, "datatype": inference.INPUT.datatype})[:-1].encode()
+_COLOURS_HEAD: Final = json.dumps({"name": COLOURS.name, "datatype": COLOURS.datatype})[:-1].encode()
 
 
 class ModelServerError(FabwaferError):
@@ -37,7 +39,10 @@ class AnswerError(ModelServerError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The model server's answer for one image; without a label, `error` says why the image cannot be read."""
+    """The model server's answer for one image; without a label, `error` says why the image cannot be read.
+
+    `review_reason` is None where an older model server gives none.
+    """
 
     label: str
     probability: float
@@ -45,6 +50,7 @@ class Answer:
     defect: bool | None
     wafer: bool
     review: bool | None
+    review_reason: str | None
     error: str
     embedding: list[float]
     map: MapCounts | None
@@ -74,11 +80,12 @@ class ModelServer:
             connector=aiohttp.TCPConnector(limit=16, keepalive_timeout=30),
         )
 
-    async def classify(self, images: Sequence[bytes]) -> list[Answer]:
+    async def classify(self, images: Sequence[bytes], colours: Sequence[StatedColours | None] = ()) -> list[Answer]:
         """Ask for the class of each image.
 
         Args:
             images: Image files, n of them, checked already.
+            colours: What is stated about the colours of each, n of them; or nothing.
 
         Returns:
             n answers in the same order; one without a label is about its own image alone.
@@ -87,7 +94,11 @@ class ModelServer:
             ModelServerError: There were no answers; none of the images can be blamed for it.
         """
         data = b",".join(b'"' + base64.b64encode(image) + b'"' for image in images)
-        body = b'{"inputs":[%b,"shape":[%d],"data":[%b]}]}' % (_HEAD, len(images), data)
+        stated = b""
+        if any(colours):  # servers before 0.2 know no second input
+            texts = json.dumps([one.to_json() if one else "" for one in colours]).encode()
+            stated = b',%b,"shape":[%d],"data":%b}' % (_COLOURS_HEAD, len(images), texts)
+        body = b'{"inputs":[%b,"shape":[%d],"data":[%b]}%b]}' % (_HEAD, len(images), data, stated)
         try:
             headers = {"Content-Type": "application/json", **authorization(self._key_file, "inference")}
             async with self._session.post(self._infer, data=body, headers=headers) as response:
@@ -125,8 +136,10 @@ def read_answers(raw: bytes, expected: int) -> list[Answer]:
     """
     try:
         found: dict[str, dict[str, Any]] = {output["name"]: output for output in json.loads(raw)["outputs"]}
-        # During an upgrade a model server of the release before answers, without `defect`: then the name decides.
-        found.setdefault("defect", {"data": [None] * expected})
+        # During an upgrade a model server of the release before answers, without `defect` (then the name decides) and
+        # without `review_reason`.
+        for name in ("defect", "review_reason"):
+            found.setdefault(name, {"data": [None] * expected})
         outputs = {tensor.name: _rows(tensor, found[tensor.name]["data"], expected) for tensor in inference.OUTPUTS}
         (digest,) = outputs["model_digest"]
         classes = outputs["classes"]
@@ -138,6 +151,7 @@ def read_answers(raw: bytes, expected: int) -> list[Answer]:
                 defect=outputs["defect"][index],
                 wafer=bool(outputs["wafer"][index]),
                 review=outputs["review"][index],
+                review_reason=outputs["review_reason"][index],
                 error=outputs["error"][index],
                 embedding=outputs["embedding"][index],
                 map=_map(outputs["map"][index]),

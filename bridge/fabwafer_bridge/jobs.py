@@ -3,7 +3,7 @@
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -11,6 +11,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from fabwafer.defects import NOT_A_WAFER, canonical_name
+from fabwafer.maps.stated_colours import StatedColours
 from fabwafer.messages.bodies import CONTEXT_FIELDS, ImageMetadata, Prediction
 from fabwafer.messages.headers import MESSAGE, MESSAGE_ID, PIXELS, Receipt
 from fabwafer.service.backoff import Backoff
@@ -30,6 +31,9 @@ FAILURES_TOGETHER: Final = 3
 """After so many failures of a batch, each of its images goes alone."""
 FAILURES_ALONE: Final = 5
 """After so many failures alone, each followed by an answer for another image, an image is given up."""
+
+Stated = Callable[[ImageMetadata], StatedColours | None]
+"""Returns what is stated about the colours of an image, None where nothing is."""
 
 log = structlog.get_logger()
 
@@ -100,6 +104,8 @@ def predicted(image: ImageMetadata, answer: Answer) -> Prediction:
         probabilities=answer.probabilities if answer.wafer else None,
         wafer=answer.wafer,
         review=answer.review,
+        review_reason=answer.review_reason or None,
+        review_detail=(answer.error or None) if answer.review_reason else None,
         map=answer.map,
         embedding=answer.embedding if answer.wafer else None,
         **{field: value for field in CONTEXT_FIELDS if (value := getattr(image, field)) is not None},
@@ -109,7 +115,7 @@ def predicted(image: ImageMetadata, answer: Answer) -> Prediction:
 class Server(Protocol):
     """A model server, as far as jobs need it."""
 
-    async def classify(self, images: Sequence[bytes]) -> list[Answer]:
+    async def classify(self, images: Sequence[bytes], colours: Sequence[StatedColours | None] = ()) -> list[Answer]:
         """Return an answer for each image file; raises ModelServerError when there are none."""
         ...
 
@@ -129,10 +135,14 @@ class JobConsumer(Consumer[Job]):
         puller: Messages with an image each.
         publisher: Stores predictions and dead letters.
         server: Is asked.
+        stated: Returns what is stated about the colours of an image.
     """
 
-    def __init__(self, name: ConsumerName, puller: Puller, publisher: Publisher, server: Server) -> None:
+    def __init__(
+        self, name: ConsumerName, puller: Puller, publisher: Publisher, server: Server, stated: Stated
+    ) -> None:
         super().__init__(name, puller, publisher, most=BATCH, most_bytes=BATCH_BYTES)
+        self._stated = stated
         self._server = server
         self._alone = asyncio.Lock()
 
@@ -173,7 +183,9 @@ class JobConsumer(Consumer[Job]):
                 return None
             started = time.perf_counter()
             try:
-                answers = await self._server.classify([job.message.data for job in jobs])
+                answers = await self._server.classify(
+                    [job.message.data for job in jobs], [self._stated(job.image) for job in jobs]
+                )
             except ModelServerError as error:
                 failure = str(error)
                 log.warning("no answers", consumer=self._name, images=len(jobs), reason=failure)

@@ -50,7 +50,9 @@ async def start_classify(runtime: Runtime) -> None:
     runtime.champion = ChampionProbe(server)
     runtime.start(runtime.champion.run())
     puller = await runtime.pull(ConsumerName.CLASSIFY, window=256)
-    classify = Classify(puller, runtime.publisher, server, trial.takes if trial else _no_image)
+    classify = Classify(
+        puller, runtime.publisher, server, trial.takes if trial else _no_image, (await runtime.drawings()).stated
+    )
     runtime.consume(classify, at_once=AT_ONCE)
 
 
@@ -66,7 +68,7 @@ async def start_shadow(runtime: Runtime) -> None:
     candidate = Candidate(await runtime.http(), url, trial, runtime.settings.inference_key_file)
     puller = await runtime.pull(ConsumerName.SHADOW, window=64)
     # Not among the consumers that make the bridge unready: a trial must not hold production up.
-    runtime.start(Shadow(puller, runtime.publisher, candidate, trial).run())
+    runtime.start(Shadow(puller, runtime.publisher, candidate, trial, (await runtime.drawings()).stated).run())
 
 
 async def start_record(runtime: Runtime) -> None:

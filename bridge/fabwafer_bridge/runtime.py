@@ -9,11 +9,12 @@ import aiohttp
 import structlog
 from nats.aio.client import Client
 
-from fabwafer.records import Records, SchemaError
+from fabwafer.records import Records, RecordsUnavailableError, SchemaError
 from fabwafer.service.backoff import Backoff
 from fabwafer_bridge.champion import ChampionProbe
 from fabwafer_bridge.consumer import Consumer
 from fabwafer_bridge.disk_guard import DiskGuard
+from fabwafer_bridge.drawings import Drawings
 from fabwafer_bridge.inference import ModelServer
 from fabwafer_bridge.publisher import Publisher
 from fabwafer_bridge.puller import Puller
@@ -61,6 +62,7 @@ class Runtime:
         self._stack = stack
         self._records: Records | None = None
         self._trial: Trial | None = None
+        self._drawings: Drawings | None = None
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Start endless work."""
@@ -96,6 +98,24 @@ class Runtime:
             self._trial = Trial(self._stack.enter_context(Records(self.settings.records_url)))
             self.start(self._trial.follow())
         return self._trial
+
+    async def drawings(self) -> Drawings:
+        """Follow what is stated about the colours of drawings.
+
+        The records are waited for: without them an image of a camera whose colours are stated would be read wrong.
+        """
+        if self._drawings is None:
+            drawings, backoff = Drawings(await self.records()), Backoff()
+            while self._drawings is None:
+                try:
+                    await drawings.look()
+                except RecordsUnavailableError as error:
+                    log.info("database not there yet", error=str(error)[:300])
+                    await backoff.wait()
+                else:
+                    self._drawings = drawings
+            self.start(drawings.follow())
+        return self._drawings
 
     async def http(self) -> aiohttp.ClientSession:
         """Open an HTTP session of a role's own, so that a slow server fills no other's connections."""

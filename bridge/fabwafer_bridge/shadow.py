@@ -7,11 +7,12 @@ from urllib.parse import quote
 import aiohttp
 import structlog
 
+from fabwafer.maps.stated_colours import StatedColours
 from fabwafer.messages.headers import MESSAGE_ID
 from fabwafer.messages.topics import subject_of_shadow_prediction
 from fabwafer_bridge.consumer import Refused
 from fabwafer_bridge.inference import PROBE, Answer, ModelServer, ModelServerError
-from fabwafer_bridge.jobs import Job, JobConsumer, predicted
+from fabwafer_bridge.jobs import Job, JobConsumer, Stated, predicted
 from fabwafer_bridge.metrics import Result
 from fabwafer_bridge.publisher import Outgoing, Publisher
 from fabwafer_bridge.puller import Puller
@@ -34,7 +35,7 @@ class Candidate:
     def __init__(self, session: aiohttp.ClientSession, url: str, trial: Trial, key_file: Path | None) -> None:
         self._session, self._url, self._trial, self._key_file = session, url, trial, key_file
 
-    async def classify(self, images: Sequence[bytes]) -> list[Answer]:
+    async def classify(self, images: Sequence[bytes], colours: Sequence[StatedColours | None] = ()) -> list[Answer]:
         """Ask for the class of each image, as `ModelServer.classify` does.
 
         Raises:
@@ -43,7 +44,7 @@ class Candidate:
         version = self._trial.candidate
         if version is None:
             raise ModelServerError("no version is on trial")
-        answers = await self._server(version).classify(images)
+        answers = await self._server(version).classify(images, colours)
         if answers[0].model != version:
             raise ModelServerError(f"expected answers of {version}, which is on trial, got those of {answers[0].model}")
         return answers
@@ -70,10 +71,11 @@ class Shadow(JobConsumer):
         publisher: Stores its predictions.
         server: The candidate's.
         trial: Knows which version is on trial, if one is.
+        stated: Returns what is stated about the colours of an image.
     """
 
-    def __init__(self, puller: Puller, publisher: Publisher, server: Candidate, trial: Trial) -> None:
-        super().__init__(ConsumerName.SHADOW, puller, publisher, server)
+    def __init__(self, puller: Puller, publisher: Publisher, server: Candidate, trial: Trial, stated: Stated) -> None:
+        super().__init__(ConsumerName.SHADOW, puller, publisher, server, stated)
         self._trial = trial
 
     def wanted(self) -> bool:

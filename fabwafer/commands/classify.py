@@ -113,6 +113,7 @@ def _as_json(classifier: "Classifier", path: Path, answer: "Classification") -> 
         "defect": answer.defect,
         "wafer": answer.wafer,
         "review": answer.review,
+        "review_reason": answer.review_reason,
         "error": answer.error,
         "probabilities": {
             name: round(float(value), 6)
@@ -134,6 +135,8 @@ def _print_table(classifier: "Classifier", rows: "list[tuple[Path, Classificatio
     for path, answer in rows:
         dies = f"{answer.map.failed} of {answer.map.passed + answer.map.failed}" if answer.map is not None else ""
         note = answer.error or ("a person should look" if answer.review else "")
+        if answer.wafer and answer.error:
+            note = f"a person should look: {note}"
         probability = f"{answer.probability:.3f}" if answer.wafer else ""
         table.add_row(escape(path.name), answer.label or "unreadable", probability, dies, escape(note))
     console().print(table)

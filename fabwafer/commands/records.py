@@ -88,6 +88,8 @@ def _as_json(record: "WaferRecord") -> dict[str, Any]:
                 "probability": prediction.probability,
                 "wafer": prediction.wafer,
                 "alert": prediction.alert,
+                **({"review_reason": prediction.review_reason} if prediction.review_reason else {}),
+                **({"review_detail": prediction.review_detail} if prediction.review_detail else {}),
                 **({"shadow": True} if prediction.shadow else {}),
             }
             for prediction in record.predictions
@@ -135,6 +137,6 @@ def _cells(row: "WaferRow") -> "list[Text]":
         (row.model if row.source == "cluster" else row.source) or "",
         f"{row.map.passed / dies:.1%}" if row.map and dies else "",
         "yes" if row.alert else "",
-        row.reviewed or ("needed" if row.review else ""),
+        row.reviewed or (f"needed{f': {row.review_reason}' if row.review_reason else ''}" if row.review else ""),
     ]
     return [Text(one_line(cell)) for cell in cells]

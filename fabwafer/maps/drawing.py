@@ -5,15 +5,17 @@ of dies, sampling each die's middle, and snapping the samples to the main colour
 like a wafer: what else is drawn in few colours (logos, charts, text, codes) differs in outline, lattice or grain.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fabwafer.maps import lattice, palette, plausibility, smoothed
-from fabwafer.maps.grid import FAILED, OUTSIDE, PASSED, bounding_box
-from fabwafer.maps.plausibility import Grid, NotAWaferMapError
-
-Pixels = NDArray[np.uint8]
+from fabwafer.maps import lattice, meaning, plausibility, smoothed
+from fabwafer.maps.grid import FAILED, OUTSIDE, PASSED, Grid, ReadMap, bounding_box
+from fabwafer.maps.pixels import Picture, Pixels, numbered, of_image
+from fabwafer.maps.plausibility import NotAWaferMapError
+from fabwafer.maps.stated_colours import StatedColours
 
 DIE_GRID = ("fabwafer", "one pixel a die")
 """The text, by keyword, in PNG files that hold a die grid and no drawing of one: there is nothing to find out."""
@@ -25,90 +27,75 @@ _NATIVE = np.full(256, _UNKNOWN, np.uint8)
 _NATIVE[[0, 127, 128, 254, 255]] = OUTSIDE, PASSED, PASSED, FAILED, FAILED
 
 
-def read(image: Image.Image) -> Grid:
+def read(image: Image.Image, stated: StatedColours | None = None, *, deep: bool = False) -> ReadMap:
     """Read the die grid from a decoded image.
 
     Args:
         image: any mode that a PNG or JPEG file decodes to.
+        stated: which colours mean what, where somebody has stated it.
+        deep: whether its file has 16 bits for each channel.
 
     Returns:
-        uint8 [rows, columns]: 0 outside, 1 passed, 2 failed; margins cut off, but of a file that says `DIE_GRID`.
+        The grid, uint8 [rows, columns]: 0 outside, 1 passed, 2 failed; margins cut off, but of a file that says
+        `DIE_GRID`. And whether its colours leave a doubt about passed and failed.
 
     Raises:
         NotAWaferMapError: the picture is not of a wafer map.
     """
-    pixels = _pixels(image)
+    picture = of_image(image, deep=deep)
     keyword, text = DIE_GRID
-    if image.info.get(keyword) == text and pixels.ndim == 2:
-        grid = _NATIVE[pixels]
+    if image.info.get(keyword) == text and picture.pixels.ndim == 2:
+        grid = _NATIVE[picture.pixels]
         if grid.min() < grid.max() <= FAILED:  # in a single colour nothing is drawn, whatever it says
-            return plausibility.sized(grid)
-    flat = _flat(pixels)
+            return ReadMap(plausibility.sized(grid))
+    found = _read(picture, stated, jpeg=image.format == "JPEG")
+    return ReadMap(np.ascontiguousarray(found.grid), found.doubt or picture.doubt)
+
+
+def _read(picture: Picture, stated: StatedColours | None, *, jpeg: bool) -> ReadMap:
+    flat = numbered(picture.pixels)
     if flat is not None:
-        return np.ascontiguousarray(_read_flat(*flat))
-    return np.ascontiguousarray(smoothed.read(pixels, jpeg=image.format == "JPEG"))
+        try:
+            return _read_flat(*flat, picture.hidden, stated)
+        except NotAWaferMapError:
+            if len(flat[1]) <= 4:
+                raise
+    box = _wafer_in_figure(picture.pixels)
+    if box is not None:
+        return _read(
+            replace(picture, pixels=np.ascontiguousarray(picture.pixels[box]), hidden=False), stated, jpeg=jpeg
+        )
+    # More than a few colours may be a smoothed drawing's.
+    return smoothed.read(picture.pixels, jpeg=jpeg, hidden=picture.hidden, stated=stated)
 
 
-# -- pixels and colours ----------------------------------------------------------------------------------------------
+def _wafer_in_figure(pixels: Pixels) -> tuple[slice, slice] | None:
+    """Find the wafer among a title, a colour bar or a legend that stand apart from it; None where nothing does."""
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).reshape(-1, pixels[0, 0].size)
+    apart = np.abs(pixels.reshape(*pixels.shape[:2], -1).astype(np.int16) - np.median(border, axis=0)) > 30
+    inside = apart.any(axis=2)
+    box = found = bounding_box(inside)
+    for _ in range(2):  # a colour bar beside hides the gap below a title, and the other way round
+        for axis in (1, 0, 1):
+            if found is None:
+                return None
+            found = _largest_band(inside, found, axis)
+    if box is None or found is None or found == box or not plausibility.fills_ellipse(inside[found]):
+        return None
+    # Failed dies alone may lie in clusters apart from each other; what stands beside a wafer is smaller than it.
+    large = all(2 * (part.stop - part.start) > whole.stop - whole.start for part, whole in zip(found, box, strict=True))
+    return found if large else None
 
 
-def _pixels(image: Image.Image) -> Pixels:
-    """Return the image as uint8 [height, width] where it is grey, else [height, width, 3]."""
-    if image.mode == "1":
-        image = image.convert("L")
-    if image.mode == "L" and "transparency" not in image.info:
-        return np.asarray(image)
-    if image.mode.startswith("I"):  # 16-bit grey
-        wide = np.asarray(image)
-        return (wide >> 8 if wide.max() > 255 else wide).astype(np.uint8)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        return _opaque(np.asarray(image.convert("RGBA")))
-    pixels = np.asarray(image.convert("RGB"))
-    first = pixels[..., 0]
-    if np.array_equal(first, pixels[..., 1]) and np.array_equal(first, pixels[..., 2]):
-        return first
-    return pixels
-
-
-def _opaque(pixels: Pixels) -> Pixels:
-    """Give all transparent pixels one colour that nothing visible has: their own, else black, white or magenta."""
-    hidden = pixels[..., 3] < 128
-    colours = pixels[..., :3]
-    if not hidden.any():
-        return colours
-    visible = colours[~hidden][::7].astype(np.int64)
-    own = np.median(colours[hidden], axis=0)
-    for colour in (own, (0, 0, 0), (255, 255, 255), (255, 0, 255)):
-        if visible.size == 0 or np.abs(visible - np.asarray(colour)).max(axis=1).min() > 60:
-            break
-    return np.where(hidden[..., None], np.asarray(colour, np.uint8), colours)
-
-
-def _flat(pixels: Pixels) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """Find the colours of a drawing that has at most four, and number them.
-
-    Returns:
-        (number of each pixel's colour, uint8 [height, width]; the colours, uint8 [k, 3]), or None if there are more.
-    """
-    if pixels.ndim == 2:
-        present = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256))
-        if present.size > 4:
-            return None
-        numbers = np.zeros(256, np.uint8)
-        numbers[present] = np.arange(present.size)
-        return numbers[pixels], np.repeat(present.astype(np.uint8)[:, None], 3, axis=1)
-    packed = pixels.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
-    labels = np.zeros(packed.shape, np.uint8)
-    colours: list[int] = []
-    left = np.ones(packed.shape, np.bool_)
-    for number in range(4):
-        colours.append(int(packed.flat[int(left.argmax())]))
-        found = packed == colours[-1]
-        labels[found] = number
-        left &= ~found
-        if not left.any():
-            return labels, np.array([list(colour.to_bytes(3, "big")) for colour in colours], np.uint8)
-    return None
+def _largest_band(inside: NDArray[np.bool_], box: tuple[slice, slice], axis: int) -> tuple[slice, slice]:
+    """Return the part of a box with the most pixels, of those that empty rows (axis 1) or columns (axis 0) divide."""
+    counts = np.count_nonzero(inside[box], axis=axis)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], counts > 0, [False]]).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    largest = int(np.argmax([counts[start:end].sum() for start, end in zip(starts, ends, strict=True)]))
+    first = box[1 - axis].start
+    band = slice(first + int(starts[largest]), first + int(ends[largest]))
+    return (band, box[1]) if axis == 1 else (box[0], band)
 
 
 def _outside_of(labels: NDArray[np.uint8]) -> int:
@@ -123,49 +110,104 @@ def _outside_of(labels: NDArray[np.uint8]) -> int:
 # -- drawings in a few flat colours ----------------------------------------------------------------------------------
 
 
-def _read_flat(labels: NDArray[np.uint8], colours: NDArray[np.uint8]) -> Grid:
+def _read_flat(
+    labels: NDArray[np.uint8], colours: NDArray[np.uint8], hidden: bool, stated: StatedColours | None
+) -> ReadMap:
     if len(colours) < 2:
         raise NotAWaferMapError("expected a wafer map, got a picture in a single colour")
     outside = _outside_of(labels)
-    if len(colours) == 4:
+    if len(colours) > 3:
         # A margin in a colour of its own, around the picture of the wafer with its outside.
         inner = labels[bounding_box(labels != outside)]
-        if (inner == outside).any():
-            raise NotAWaferMapError("expected a wafer map in two or three colours, got a picture in four")
-        kept = [number for number in range(4) if number != outside]
-        renumbered = np.zeros(4, np.uint8)
-        renumbered[kept] = np.arange(3)
-        return _read_flat(renumbered[inner], colours[kept])
+        if not (inner == outside).any():
+            kept = [number for number in range(len(colours)) if number != outside]
+            renumbered = np.zeros(len(colours), np.uint8)
+            renumbered[kept] = np.arange(len(kept))
+            return _read_flat(renumbered[inner], colours[kept], False, stated)
+    if stated is not None:
+        dies = [number for number in range(len(colours)) if number != outside]
+        means, doubt = meaning.stated(
+            _outside(colours[outside], hidden), list(colours[dies].astype(np.float32)), stated
+        )
+        meant = np.zeros(len(colours), np.uint8)
+        meant[[outside, *dies]] = means
+        return ReadMap(_by_meaning(meant[labels]), doubt)
     grey = bool((colours == colours[:, :1]).all())
-    for known in (_RAW, _NATIVE) if grey else ():
-        meaning = known[colours[:, 0]]
-        if meaning.max() > FAILED or (OUTSIDE in meaning and meaning[outside] != OUTSIDE):
+    if grey:
+        known = _read_known_greys(labels, colours[:, 0], outside)
+        if known is not None:
+            return known
+    if len(colours) == 2:
+        return _read_two_colours(labels != outside, colours[outside], colours[1 - outside], grey)
+    return _read_colours(labels, colours, outside, hidden)
+
+
+def _read_known_greys(labels: NDArray[np.uint8], values: NDArray[np.uint8], outside: int) -> ReadMap | None:
+    """Read a drawing in native greys or raw values; None where its greys are others, or only two that tell little."""
+    for known in (_RAW, _NATIVE):
+        means = known[values]
+        if means.max() > FAILED or (OUTSIDE in means and means[outside] != OUTSIDE):
             continue
-        if np.unique(meaning).size == 3 or OUTSIDE not in meaning:
-            grid = plausibility.sized(_dies(meaning[labels])[0])
-            if OUTSIDE in meaning:
+        if np.unique(means).size == 3 or OUTSIDE not in means:
+            grid = plausibility.sized(_dies(means[labels])[0])
+            if OUTSIDE in means:
                 plausibility.check_outline(grid)
             else:  # a full rectangle of dies has no outline to tell it by
                 plausibility.check_grain(grid, 1.0)
-            return grid
-    inside = labels != outside
-    if len(colours) == 3:
-        one, other = (number for number in range(3) if number != outside)
-        meaning = np.full(3, PASSED, np.uint8)
-        meaning[outside] = OUTSIDE
-        values = colours.astype(np.float32)
-        meaning[one if palette.failed_first(values[outside], values[one], values[other]) else other] = FAILED
-        grid, pitch = _dies(meaning[labels])
+            return ReadMap(grid)
+    if values.max() == 3 and values[outside] == 0:
+        grid, pitch = _dies(np.array([OUTSIDE, PASSED, FAILED, PASSED], np.uint8)[values][labels])
         plausibility.check_wafer(plausibility.sized(grid), pitch)
-        return grid
-    value = colours[1 - outside]
-    if plausibility.all_passed(inside, value, grey):
-        grid, pitch = _dies(inside.astype(np.uint8))
-        known_passed = grey and int(value[0]) in (1, 127, 128)
-        if pitch == 1 and min(grid.shape) >= 40 and not known_passed:
-            raise NotAWaferMapError("expected a wafer map, got a picture of a plain disc")
-        return plausibility.sized(grid)
-    return _failed_only(inside)
+        return ReadMap(
+            grid, "expected the values 0, 1 and 2, got 3 as well, which was read as passed (noise, as in MixedWM38)"
+        )
+    return None
+
+
+def _read_colours(labels: NDArray[np.uint8], colours: NDArray[np.uint8], outside: int, hidden: bool) -> ReadMap:
+    """Read a drawing with an outside and two or more colours of dies."""
+    dies = [number for number in range(len(colours)) if number != outside]
+    renumbered = np.zeros(len(colours), np.uint8)
+    renumbered[dies] = np.arange(1, len(colours))
+    grid, pitch = _dies(renumbered[labels])
+    counts = np.bincount(grid.ravel(), minlength=len(colours))[1:]
+    found = meaning.of_several(
+        _outside(colours[outside], hidden), list(colours[dies].astype(np.float32)), counts.tolist()
+    )
+    grid = np.array([OUTSIDE, *found.values], np.uint8)[grid]
+    plausibility.check_wafer(plausibility.sized(grid), pitch)
+    if len(dies) > 2:
+        plausibility.check_bins(grid, pitch)
+    return ReadMap(grid, found.doubt)
+
+
+def _read_two_colours(
+    inside: NDArray[np.bool_], outside: NDArray[np.uint8], colour: NDArray[np.uint8], grey: bool
+) -> ReadMap:
+    """Read a drawing in two colours: failed dies alone, or a wafer whose dies are all alike."""
+    around, value = _outside(outside, hidden=False), colour.astype(np.float32)
+    means = meaning.of_one(around, value)
+    if not plausibility.whole_disc(inside) or means == FAILED or (grey and int(colour[0]) in (2, 254, 255)):
+        grid = _failed_only(inside)
+        return ReadMap(grid, meaning.doubt_of_failed_only(around, value, grid))
+    grid, pitch = _dies(inside.astype(np.uint8))
+    known_passed = grey and int(colour[0]) in (1, 127, 128)
+    if pitch == 1 and min(grid.shape) >= 40 and not known_passed:
+        raise NotAWaferMapError("expected a wafer map, got a picture of a plain disc")
+    return ReadMap(plausibility.sized(grid), "" if means == PASSED else meaning.doubt_of_one(value))
+
+
+def _outside(colour: NDArray[np.uint8], hidden: bool) -> meaning.Outside:
+    return meaning.Outside(colour.astype(np.float32), hidden, "flat")
+
+
+def _by_meaning(means: NDArray[np.uint8]) -> Grid:
+    """Return the grid of a drawing in which the meaning of each pixel is known, uint8 [height, width]."""
+    if FAILED in means and not (OUTSIDE in means and PASSED in means):
+        return _failed_only(means == FAILED)  # whatever else there is has one colour
+    grid, pitch = _dies(means)
+    plausibility.check_wafer(plausibility.sized(grid), pitch)
+    return grid
 
 
 def _dies(labels: NDArray[np.uint8]) -> tuple[Grid, float]:

@@ -1,12 +1,16 @@
 """The grid of dies: what its values mean, the wafer's bounding box in it, and what can be counted on it."""
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from fabwafer.maps.counts import MapCounts
+
+Grid: TypeAlias = NDArray[np.uint8]
+"""Dies, uint8 [rows, columns], of OUTSIDE, PASSED and FAILED."""
 
 OUTSIDE: Final = 0
 """A place of the grid that is not on the wafer."""
@@ -17,6 +21,19 @@ FAILED: Final = 2
 
 EIGHT_NEIGHBOURS: Final = np.ones((3, 3), np.uint8)
 """Dies that share a side or a corner are connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMap:
+    """A die grid as it was read from a drawing.
+
+    Attributes:
+        grid: The dies.
+        doubt: Why its colours leave a doubt about which dies passed and which failed, as a sentence; else empty.
+    """
+
+    grid: Grid
+    doubt: str = ""
 
 
 def bounding_box(inside: NDArray[np.bool_]) -> tuple[slice, slice] | None:

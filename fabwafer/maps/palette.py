@@ -1,4 +1,6 @@
-"""The colours of a wafer map's drawing, and which of them means what."""
+"""The colours of a wafer map's drawing."""
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,36 +10,9 @@ Colour = NDArray[np.float32]
 # Luma weights of ITU-R BT.601, those of Pillow's grey and of JPEG.
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
-# Colour maps along which luminance does not tell the order: both ends are dark and the middle is light (or the other
-# way round). Their colours at 0, 1/2 and 1, or the first three of a list, as matplotlib 3.10 defines them. Each is
-# also looked for from its other end.
-_UNORDERED = {
-    "BrBG": "543005 f4f4f4 003c30",
-    "PRGn": "40004b f6f6f6 00441b",
-    "PiYG": "8e0152 f6f6f6 276419",
-    "PuOr": "7f3b08 f6f6f6 2d004b",
-    "RdBu": "67001f f6f6f6 053061",
-    "RdGy": "67001f fefefe 1a1a1a",
-    "RdYlBu": "a50026 fefec0 313695",
-    "RdYlGn": "a50026 fefebd 006837",
-    "Set1": "e41a1c 377eb8 4daf4a",
-    "Spectral": "9e0142 fefebe 5e4fa2",
-    "berlin": "9eaffe 190b08 feadad",
-    "bwr": "0000ff fffefe ff0000",
-    "coolwarm": "3a4cc0 dddcdb b30326",
-    "gist_rainbow": "ff0028 00ff8b ff00bf",
-    "jet": "00007f 7cff79 7f0000",
-    "rainbow": "7f00ff 80feb3 ff0000",
-    "seismic": "00004c fffdfd 7f0000",
-    "tab10": "1f77b4 ff7f0e 2ca02c",
-    "terrain": "333399 fefd98 ffffff",
-    "turbo": "30123b a4fc3b 7a0402",
-}
-_TRIPLES = np.array(
-    [[list(bytes.fromhex(colour)) for colour in colours.split()] for colours in _UNORDERED.values()], np.float32
-)
-_TRIPLES = np.concatenate([_TRIPLES, _TRIPLES[:, ::-1]])
 _SAME = 40.0  # Euclidean distance in RGB below which two colours are one; JPEG and smoothing move a colour by 10 to 30
+_MOST_FURTHER = 14  # colours beside the main ones
+_LEAST_SHARE = 0.01  # of the dies, that a colour of its own has
 
 
 def luma(colour: Colour) -> float:
@@ -45,36 +20,28 @@ def luma(colour: Colour) -> float:
     return float(colour @ LUMA)
 
 
-def _red(colour: Colour) -> bool:
-    return bool(colour[0] > 1.5 * max(float(colour[1]), float(colour[2])) + 20)
+def grey(colour: Colour, tolerance: float) -> bool:
+    """Tell whether a colour is grey, black or white; `tolerance` is the largest difference between its channels."""
+    return bool(np.ptp(colour) <= tolerance)
 
 
-def _green(colour: Colour) -> bool:
-    return bool(colour[1] > 1.25 * max(float(colour[0]), float(colour[2])) + 20)
+def red(colour: Colour) -> bool:
+    """Tell whether a colour is a red, from dark red to salmon; neither orange nor pink."""
+    return _hue_within(colour, -18, 20)
 
 
-def reddish(colour: Colour) -> bool:
-    """Tell whether a lone colour inside the wafer is one in which people draw failures."""
-    return _red(colour)
+def green(colour: Colour) -> bool:
+    """Tell whether a colour is a green, from dark green to light green; neither yellow nor cyan."""
+    return _hue_within(colour, 75, 165)
 
 
-def failed_first(outside: Colour, one: Colour, other: Colour) -> bool:
-    """Tell whether `one` is the colour of the failed dies and `other` that of the passed ones.
-
-    The failed colour is the one whose luminance is furthest from the outside's. Luminance misleads in the well-known
-    colour maps that are darkest, or lightest, at both ends, which are recognised by their colours, and where red
-    stands against green, or against anything that is about as far from the outside: red is then what failed.
-    """
-    drawn = np.stack([outside, one, other])
-    for order in ([0, 1, 2], [0, 2, 1]):
-        if np.linalg.norm(_TRIPLES - drawn[order], axis=2).max(axis=1).min() < _SAME:
-            return order[2] == 1
-    if _red(one) != _red(other):
-        red, rest = (one, other) if _red(one) else (other, one)
-        near, far = sorted((abs(luma(red) - luma(outside)), abs(luma(rest) - luma(outside))))
-        if _green(rest) or near < 45 or far < 1.5 * near:
-            return red is one
-    return abs(luma(one) - luma(outside)) > abs(luma(other) - luma(outside))
+def _hue_within(colour: Colour, low: float, high: float) -> bool:
+    """Tell whether a colour that is no grey has a hue between two angles (degrees; red 0, green 120, blue 240)."""
+    r, g, b = (float(value) for value in colour)
+    if max(r, g, b) - min(r, g, b) < max(40.0, 0.25 * max(r, g, b)):
+        return False
+    hue = math.degrees(math.atan2(math.sqrt(3) * (g - b), 2 * r - g - b))
+    return low <= hue <= high
 
 
 def main_colours(dies: NDArray[np.float32], outside: Colour) -> list[Colour]:
@@ -103,6 +70,64 @@ def main_colours(dies: NDArray[np.float32], outside: Colour) -> list[Colour]:
     if cluster >= max(3, 0.3 * rest.shape[0]):
         return [first, second]
     return [first]
+
+
+def further_colours(dies: NDArray[np.float32], known: list[Colour], jpeg: bool) -> list[Colour]:
+    """Return colours of dies that are neither the known ones nor blends of two of them.
+
+    Args:
+        dies: colours, float32 [n, 3], noisy and partly blends.
+        known: the colour of the outside, and the main colours.
+        jpeg: whether a JPEG file drew them, see `off_blend`.
+    """
+    found: list[Colour] = []
+    least = max(3, _LEAST_SHARE * int(np.count_nonzero(_far(dies, known[0]))))
+    rest = dies
+    while len(found) < _MOST_FURTHER:
+        for end in found[-1:] or known:
+            for start in (*known, *found):
+                rest = rest[off_blend(rest, start, end, jpeg) > _SAME]
+        if rest.shape[0] < least:
+            break
+        colour = densest(rest)
+        if np.count_nonzero(~_far(rest, colour)) < least:
+            break
+        found.append(colour)
+    return found
+
+
+def off_blend(
+    colours: NDArray[np.float32], start: Colour, end: Colour, jpeg: bool, light: float = 1.0, chroma: float = 1.0
+) -> NDArray[np.float32]:
+    """Return how far colours are from being a blend of two.
+
+    Smoothing blends all channels alike. JPEG keeps the chroma at half the resolution or less, so that a die may have
+    its own luminance and the chroma of its neighbours.
+
+    Args:
+        colours: float32 [n, 3].
+        start: float32 [3], or [n, 3] for one of its own for each.
+        end: likewise.
+        jpeg: whether luminance and chroma may be blended by different shares.
+        light: the largest share of `end` in the luminance.
+        chroma: the largest share of `end` in the chroma, of which smoothing knows no other.
+    """
+    if not jpeg:
+        return _off_segment(colours, start, end, chroma)
+    lights = [np.expand_dims(part @ LUMA, -1) for part in (colours, start, end)]
+    chromas = [part - own for part, own in zip((colours, start, end), lights, strict=True)]
+    # The luminance as a length along grey, on which equal channels are sqrt(3) apart.
+    off_light = _off_segment(lights[0], lights[1], lights[2], light) * np.sqrt(3)
+    return np.asarray(np.hypot(off_light, _off_segment(chromas[0], chromas[1], chromas[2], chroma)), np.float32)
+
+
+def _off_segment(
+    points: NDArray[np.float32], start: NDArray[np.float32], end: NDArray[np.float32], most: float
+) -> NDArray[np.float32]:
+    way = end - start
+    length = np.maximum((way * way).sum(axis=-1), 1e-6)
+    share = np.clip(((points - start) * way).sum(axis=-1) / length, 0, most)[..., None]
+    return np.asarray(np.linalg.norm(points - start - share * way, axis=-1), np.float32)
 
 
 def _far(dies: NDArray[np.float32], colour: Colour) -> NDArray[np.bool_]:

@@ -5,10 +5,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from fabwafer.errors import FabwaferError
-from fabwafer.maps import lattice, palette
-from fabwafer.maps.grid import EIGHT_NEIGHBOURS, FAILED, OUTSIDE, PASSED, bounding_box
-
-Grid = NDArray[np.uint8]
+from fabwafer.maps import lattice
+from fabwafer.maps.grid import EIGHT_NEIGHBOURS, FAILED, OUTSIDE, PASSED, Grid, bounding_box
 
 UNKNOWN_PITCH = 0.0  # the pitch of a drawing whose lattice was not found: each pixel is read as a die
 LEAST_DIES = 8
@@ -26,10 +24,8 @@ def on_a_wafer(failed: NDArray[np.bool_]) -> Grid:
     return grid
 
 
-def all_passed(inside: NDArray[np.bool_], colour: NDArray[np.uint8], grey: bool) -> bool:
-    """Tell whether an area in one colour shows passed dies; with holes in it, it shows failed dies among others."""
-    if (grey and int(colour[0]) in (2, 254, 255)) or palette.reddish(colour.astype(np.float32)):
-        return False
+def whole_disc(inside: NDArray[np.bool_]) -> bool:
+    """Tell whether an area is a disc without holes: dies that all passed, or all failed."""
     area = inside[bounding_box(inside)]
     return fills_ellipse(area) and np.array_equal(area, ndimage.binary_fill_holes(area))
 
@@ -43,7 +39,8 @@ def sized(grid: Grid) -> Grid:
     if min(grid.shape) < LEAST_DIES or max(grid.shape) > lattice.MOST_DIES:
         raise NotAWaferMapError(
             f"expected a wafer map of {LEAST_DIES} to {lattice.MOST_DIES} dies a side, got {grid.shape[0]} x "
-            f"{grid.shape[1]}"
+            f"{grid.shape[1]}; where no dies are found each pixel counts as one: leave out axes, frames and lines "
+            "between dies"
         )
     return grid
 
@@ -72,7 +69,10 @@ def check_outline(grid: Grid) -> None:
         NotAWaferMapError: they do not.
     """
     if not fills_ellipse(grid != OUTSIDE):
-        raise NotAWaferMapError("expected a wafer map, got a picture whose outline is not that of a wafer")
+        raise NotAWaferMapError(
+            "expected a wafer map, got a picture whose outline is not that of a wafer; axes, frames and lines between "
+            "dies must be left out"
+        )
 
 
 def check_wafer(grid: Grid, pitch: float) -> None:
@@ -129,12 +129,7 @@ def check_grain(grid: Grid, pitch: float) -> None:
     """
     if pitch >= 3 or min(grid.shape) < 40:
         return
-    rarer = FAILED if np.count_nonzero(grid == FAILED) <= np.count_nonzero(grid == PASSED) else PASSED
-    edge = ndimage.binary_dilation(np.pad(grid == OUTSIDE, 1, constant_values=True), EIGHT_NEIGHBOURS)[1:-1, 1:-1]
-    labels, regions = ndimage.label(grid == rarer, EIGHT_NEIGHBOURS)
-    sizes = np.bincount(labels.ravel(), minlength=regions + 1)
-    sizes[labels[edge]] = 0
-    sizes = sizes[1:][sizes[1:] > 0]
+    sizes = _region_sizes(grid)
     largest = 8 if pitch == UNKNOWN_PITCH else 3  # a die may be two pixels wide there, and smoothed
     if np.count_nonzero(sizes <= largest) <= 0.3 * sizes.size:
         raise NotAWaferMapError("expected a wafer map, got a picture without single dies in it")
@@ -143,3 +138,29 @@ def check_grain(grid: Grid, pitch: float) -> None:
         _, holes = ndimage.label(ndimage.binary_fill_holes(inside) & ~inside)
         if holes > 30:
             raise NotAWaferMapError("expected a wafer map, got a disc with signs cut out of it")
+
+
+def check_bins(grid: Grid, pitch: float) -> None:
+    """Check a grid that was drawn in more than two colours of dies: pies and shaded discs have them as well.
+
+    Args:
+        grid: the die grid, without margins.
+        pitch: pixels a die has in the drawing, or `UNKNOWN_PITCH`.
+
+    Raises:
+        NotAWaferMapError: it does not look like a wafer.
+    """
+    if pitch == UNKNOWN_PITCH:
+        raise NotAWaferMapError("expected a wafer map in two or three colours, got a picture in many")
+    if pitch < 3 and np.count_nonzero(_region_sizes(grid) <= 3) < 8:
+        raise NotAWaferMapError("expected a wafer map, got a picture without single dies in it")
+
+
+def _region_sizes(grid: Grid) -> NDArray[np.intp]:
+    """Return how many dies each region of the rarer kind of die has, of those that do not touch the edge."""
+    rarer = FAILED if np.count_nonzero(grid == FAILED) <= np.count_nonzero(grid == PASSED) else PASSED
+    edge = ndimage.binary_dilation(np.pad(grid == OUTSIDE, 1, constant_values=True), EIGHT_NEIGHBOURS)[1:-1, 1:-1]
+    labels, regions = ndimage.label(grid == rarer, EIGHT_NEIGHBOURS)
+    sizes = np.bincount(labels.ravel(), minlength=regions + 1)
+    sizes[labels[edge]] = 0
+    return np.asarray(sizes[1:][sizes[1:] > 0])

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fabwafer.maps import lattice, palette, plausibility
-from fabwafer.maps.grid import FAILED, OUTSIDE, PASSED, bounding_box
+from fabwafer.maps import lattice, meaning, palette, plausibility
+from fabwafer.maps.grid import FAILED, OUTSIDE, PASSED, Grid, ReadMap, bounding_box
+from fabwafer.maps.meaning import Outside
 from fabwafer.maps.palette import Colour
-from fabwafer.maps.plausibility import Grid, NotAWaferMapError
+from fabwafer.maps.plausibility import NotAWaferMapError
+from fabwafer.maps.stated_colours import StatedColours
 
 _LARGE = 1.9  # pixels a die from which on a lattice is found without doubt
 _MISFIT_LARGE = 0.06  # dies of five pixels and more: real maps reach 0.055 under JPEG, other pictures have 0.06 to 0.1
@@ -38,15 +40,19 @@ class _Sampled:
     misfit: float
 
 
-def read(pixels: NDArray[np.uint8], jpeg: bool) -> Grid:
+def read(
+    pixels: NDArray[np.uint8], *, jpeg: bool, hidden: bool = False, stated: StatedColours | None = None
+) -> ReadMap:
     """Read the die grid from a smoothed or lossy drawing.
 
     Args:
         pixels: uint8 [height, width], or [height, width, 3].
         jpeg: whether a JPEG file drew them, which has a lattice of its own.
+        hidden: whether the outside was transparent, so that its colour says nothing.
+        stated: which colours mean what, where somebody has stated it.
 
     Returns:
-        uint8 [rows, columns]: 0 outside, 1 passed, 2 failed, margins cut off.
+        The grid, margins cut off, and whether its colours leave a doubt about passed and failed.
 
     Raises:
         NotAWaferMapError: the picture is not of a wafer map.
@@ -67,7 +73,7 @@ def read(pixels: NDArray[np.uint8], jpeg: bool) -> Grid:
     framed = exact[box]
     if framed.shape != exact.shape and min(framed.shape[:2]) >= 2 and inside[box].mean() > 0.98:
         # A margin in a colour of its own, around the picture of the wafer with its outside.
-        return read(pixels[box], jpeg)
+        return read(pixels[box], jpeg=jpeg, stated=stated)
     if framed.shape != exact.shape and (found is None or found.pitch < _LARGE or found.misfit > 0.05):
         # A margin that is no whole number of dies hides the lattice; a much finer one may have been taken for it.
         within = _sample(framed, jpeg)
@@ -75,7 +81,7 @@ def read(pixels: NDArray[np.uint8], jpeg: bool) -> Grid:
             found = within
     dies = exact if found is None else found.dies
     dies = np.repeat(dies, 3, axis=2) if dies.shape[2] == 1 else dies
-    return _snap(dies, outside, found)
+    return _snap(dies, Outside(outside, hidden, "jpeg" if jpeg else "smoothed"), found, stated)
 
 
 def _sample(exact: NDArray[np.float32], jpeg: bool) -> _Sampled | None:
@@ -160,39 +166,62 @@ def _deviation(image: NDArray[np.float32], dies: NDArray[np.float32], way: Image
     return float(np.abs(image - np.asarray(again)).sum())
 
 
-def _snap(dies: NDArray[np.float32], outside: Colour, found: _Sampled | None) -> Grid:
+def _snap(dies: NDArray[np.float32], outside: Outside, found: _Sampled | None, stated: StatedColours | None) -> ReadMap:
+    """Snap the colours of sampled dies to the main ones, and return what they mean."""
     flat = dies.reshape(-1, 3)
-    colours = palette.main_colours(flat, outside)
+    colours = palette.main_colours(flat, outside.colour)
     if not colours:
         raise NotAWaferMapError("expected a wafer map, got a picture in a single colour")
-    meaning = [OUTSIDE, FAILED]
-    if len(colours) == 2:
-        meaning = (
-            [OUTSIDE, FAILED, PASSED]
-            if palette.failed_first(outside, colours[0], colours[1])
-            else [OUTSIDE, PASSED, FAILED]
-        )
-    distance = np.stack([np.linalg.norm(flat - colour, axis=1) for colour in (outside, *colours)])
+    # The main colours come with the more frequent one first.
+    if len(colours) == 2 and not meaning.whole_map(outside, colours[0], colours[1], (2, 1)):
+        colours += palette.further_colours(flat, [outside.colour, *colours], outside.way == "jpeg")
+    distance = np.stack([np.linalg.norm(flat - colour, axis=1) for colour in (outside.colour, *colours)])
     nearest = distance.argmin(axis=0)
     # Pixels that are no dies are blends of dies at worst; dies under strong JPEG, whose colour is coarser than small
     # dies, are further off, but not everywhere.
     limit, share = (25, 0.24) if found is None else (35, 0.25 if found.pitch >= 3 else 0.4)
     if int(np.count_nonzero(distance.min(axis=0) > limit)) > share * int(np.count_nonzero(nearest)):
         raise NotAWaferMapError("expected a wafer map in two or three colours, got a picture in many")
-    grid: Grid = np.array(meaning, np.uint8)[nearest].reshape(dies.shape[:2])
-    if len(colours) == 1:
-        inside = grid != OUTSIDE
-        colour = np.rint(colours[0]).astype(np.uint8)
-        if plausibility.all_passed(inside, colour, bool(np.ptp(colours[0]) < 10)):
-            grid = inside.astype(np.uint8)
-        else:
-            grid = plausibility.on_a_wafer(inside)
-            plausibility.check_failed_only(
-                plausibility.sized(grid), plausibility.UNKNOWN_PITCH if found is None else found.pitch
-            )
-            return grid
-    grid = plausibility.sized(grid[bounding_box(grid != OUTSIDE)])
+    numbers = nearest.reshape(dies.shape[:2]).astype(np.uint8)
+    pitch = plausibility.UNKNOWN_PITCH if found is None else found.pitch
+    if stated is not None:
+        means, doubt = meaning.stated(outside, colours, stated)
+        grid: Grid = np.array(means, np.uint8)[numbers]
+    elif len(colours) == 1:
+        grid, doubt = _of_one_colour(numbers != OUTSIDE, outside, colours[0])
+    else:
+        counts = np.bincount(nearest, minlength=len(colours) + 1)[1:].tolist()
+        known = meaning.of_several(outside, colours, counts)
+        grid, doubt = np.array([OUTSIDE, *known.values], np.uint8)[numbers], known.doubt
+    if FAILED in grid and not (PASSED in grid and OUTSIDE in grid):
+        grid = plausibility.on_a_wafer(grid == FAILED)
+        plausibility.check_failed_only(plausibility.sized(grid), pitch)
+        if stated is None:
+            doubt = meaning.doubt_of_failed_only(outside, colours[0], grid)
+        return ReadMap(grid, doubt)
+    drawn = plausibility.sized(grid[bounding_box(grid != OUTSIDE)])
+    grid = plausibility.sized(_without_repeats(drawn))
     if found is not None and (min(grid.shape) < 12 or max(grid.shape) < 20):
         raise NotAWaferMapError("expected a wafer map, got a blurred picture without enough dies to tell")
-    plausibility.check_wafer(grid, plausibility.UNKNOWN_PITCH if found is None else found.pitch)
-    return grid
+    plausibility.check_wafer(drawn, pitch)
+    if len(colours) > 2:
+        plausibility.check_bins(drawn, pitch)
+    return ReadMap(grid, doubt)
+
+
+def _without_repeats(grid: Grid) -> Grid:
+    """Return a grid without the repeats of a lattice that is finer than the dies.
+
+    Grids of fewer dies than make a spectrum are found by a multiple of their lattice's frequency.
+    """
+    finer = [int(np.gcd.reduce(np.append(lattice.change_places(grid, axis), grid.shape[axis]))) for axis in (0, 1)]
+    return grid[:: finer[0], :: finer[1]]
+
+
+def _of_one_colour(inside: NDArray[np.bool_], outside: Outside, colour: Colour) -> tuple[Grid, str]:
+    """Return the grid of a drawing in two colours, and its doubt: failed dies, or a wafer on which all passed."""
+    means = meaning.of_one(outside, colour)
+    bright = palette.grey(colour, outside.tolerance) and palette.luma(colour) > 253.5
+    if not plausibility.whole_disc(inside) or means == FAILED or bright:
+        return np.array([OUTSIDE, FAILED], np.uint8)[inside.astype(np.uint8)], ""
+    return inside.astype(np.uint8), "" if means == PASSED else meaning.doubt_of_one(colour)

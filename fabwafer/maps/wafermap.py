@@ -7,20 +7,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from fabwafer.maps.drawing import DIE_GRID, read
+from fabwafer.maps import drawing
+from fabwafer.maps.drawing import DIE_GRID
+from fabwafer.maps.grid import Grid, ReadMap
 from fabwafer.maps.image_file import BadImageError, probe
+from fabwafer.maps.stated_colours import StatedColours
 
 _GREYS = np.array([0, 127, 255], np.uint8)
 
 
-def decode(data: bytes) -> NDArray[np.uint8]:
+def read(data: bytes, stated: StatedColours | None = None) -> ReadMap:
     """Read the die grid from an image file.
 
     Args:
         data: a PNG or JPEG file with a wafer map drawn in any usual way (see `fabwafer.maps.drawing.read`).
+        stated: which colours mean what, where somebody has stated it.
 
     Returns:
-        The die grid, uint8 [rows, columns], of `OUTSIDE`, `PASSED` and `FAILED`, margins cut off.
+        The die grid, uint8 [rows, columns], of `OUTSIDE`, `PASSED` and `FAILED`, margins cut off; and whether its
+        colours leave a doubt about passed and failed.
 
     Raises:
         BadImageError: the bytes are no image that is accepted here.
@@ -32,7 +37,17 @@ def decode(data: bytes) -> NDArray[np.uint8]:
             image.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadImageError(f"expected an image that can be decoded, got one that cannot: {error}") from error
-    return read(image)
+    return drawing.read(image, stated, deep=_is_deep(data))
+
+
+def decode(data: bytes) -> Grid:
+    """Return the die grid of an image file as `read` does, whatever doubt its colours leave."""
+    return read(data).grid
+
+
+def _is_deep(data: bytes) -> bool:
+    """Tell whether a file that was probed has 16 bits for each channel: a PNG says so in its 25th byte."""
+    return data.startswith(b"\x89PNG") and data[24] == 16
 
 
 def encode(grid: NDArray[np.uint8], *, scale: int = 1) -> bytes:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 
 from fabwafer.defects import canonical_name, is_defect
 from fabwafer.maps.counts import MapCounts
+from fabwafer.maps.stated_colours import StatedColours
 from fabwafer.messages.encoding import EncodingError, decoded_base64
 from fabwafer.messages.headers import MESSAGE_BYTES
 from fabwafer.messages.refusals import MessageRefusedError, shown
@@ -128,6 +129,8 @@ CONTEXT_FIELDS: Final = ("lot", "slot", "product", "tool", "step", "notch")
 class ImageMetadata(_Message):
     """What an image message says of its image: everything but the image file."""
 
+    colours: StatedColours | None = None
+
     def to_header(self) -> str:
         """Return it as one line of ASCII JSON, for the header `Fabwafer-Message`.
 
@@ -190,6 +193,8 @@ class Prediction(_Message):
     """A model's answer for one image. A device's own has neither `wafer` nor `map`.
 
     `is_defect` says whether the class names a defect; where it is missing, the class's name decides.
+    `review_reason` says why `review` is true (`fabwafer.messages.inference.ReviewReason`), `review_detail` the same in
+    a sentence where there is more to say.
     """
 
     prediction: ClassName
@@ -200,6 +205,8 @@ class Prediction(_Message):
     probabilities: dict[str, FiniteFloat] | None = None
     wafer: bool | None = None
     review: bool | None = None
+    review_reason: str | None = None
+    review_detail: str | None = None
     map: MapCounts | None = None
     embedding: list[FiniteFloat] | None = None
 
@@ -250,7 +257,9 @@ def read_device_prediction(topic: Topic, payload: bytes) -> Prediction:
     """
     prediction = _checked(Prediction, topic, _object(payload))
     # These are only the cluster's to say: a device that claims them could silence or raise what a person sees.
-    return prediction.model_copy(update={"source": "device", "wafer": None, "review": None})
+    return prediction.model_copy(
+        update={"source": "device", "wafer": None, "review": None, "review_reason": None, "review_detail": None}
+    )
 
 
 def read_stored_prediction(payload: bytes) -> Prediction:

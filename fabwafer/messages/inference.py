@@ -5,6 +5,12 @@ from typing import Final, Literal
 
 MODEL_NAME: Final = "wafer"
 
+ReviewReason = Literal["", "unsure", "colours", "unlike", "not-a-wafer"]
+"""Why a person should look at an image; empty where nobody need. `unlike` is reserved for maps that are unlike those
+that the model was trained on."""
+WITHOUT_ALERT: Final[frozenset[ReviewReason]] = frozenset({"colours", "unlike"})
+"""Reasons for which a prediction raises no alert: what it says may be about something that is not on the wafer."""
+
 Size = Literal["n", "classes", "d", "h", "w"]
 """n: images of the request; classes: of the model; d: of the embedding; h, w: of the largest map of the request."""
 
@@ -35,6 +41,10 @@ class Tensor:
 
 
 INPUT: Final = Tensor("image", "BYTES", ("n",), "the image files; base64 in JSON")
+COLOURS: Final = Tensor(
+    "colours", "BYTES", ("n",), "what is stated about each drawing's colours, as JSON; empty where nothing is"
+)
+"""An input that a request may leave out."""
 
 OUTPUTS: Final = (
     Tensor("label", "BYTES", ("n",), "the class; empty where the image cannot be read"),
@@ -43,7 +53,15 @@ OUTPUTS: Final = (
     Tensor("defect", "BOOL", ("n",), "whether that class names a defect"),
     Tensor("wafer", "BOOL", ("n",), "whether the image shows a wafer map"),
     Tensor("review", "BOOL", ("n",), "whether a person should look at it"),
-    Tensor("error", "BYTES", ("n",), "why the image cannot be read, or is no wafer map; else empty"),
+    Tensor(
+        "review_reason", "BYTES", ("n",), "why: `unsure`, `colours`, `unlike` (reserved), `not-a-wafer`; empty if not"
+    ),
+    Tensor(
+        "error",
+        "BYTES",
+        ("n",),
+        "why the image cannot be read, is no wafer map, or has colours that leave a doubt; else empty",
+    ),
     Tensor("embedding", "FP32", ("n", "d"), "the vector that similar maps are found by"),
     Tensor(
         "map", "BYTES", ("n",), "JSON: rows, columns, passed, failed, regions, largest; `null` where there is no map"

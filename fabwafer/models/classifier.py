@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from fabwafer.defects import NOT_A_WAFER
 from fabwafer.maps.counts import MapCounts
-from fabwafer.maps.grid import OUTSIDE, bounding_box, count
+from fabwafer.maps.grid import OUTSIDE, ReadMap, bounding_box, count
 from fabwafer.maps.image_file import BadImageError
 from fabwafer.maps.plausibility import NotAWaferMapError
 from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE, scale
-from fabwafer.maps.wafermap import decode
+from fabwafer.maps.stated_colours import StatedColours
+from fabwafer.maps.wafermap import read
+from fabwafer.messages.inference import ReviewReason
 from fabwafer.models.card import ModelCard, ModelRefusedError, Variant, read_card, read_checked, read_verified
 from fabwafer.models.likeness import Likeness
 from fabwafer.models.smoke_set import smoke_set
@@ -41,12 +43,14 @@ class Classification:
         probabilities: Of all classes in the card's order, float32 [classes]; zeros where there is no class.
         defect: Whether the class names a defect.
         wafer: Whether the image is a wafer map.
-        review: Whether a person should look: the probability is below the class's threshold, or it is no wafer map.
-        error: Empty, or one sentence on why the image could not be read or is no wafer map.
+        review: Whether a person should look.
+        review_reason: Why: `unsure` (the probability is below the class's threshold), `unlike` (the map is unlike all
+            that the model was trained on), `colours` (they do not tell which dies passed and which failed),
+            `not-a-wafer`; empty where nobody need look, or the image cannot be read.
+        error: Empty, or one sentence on why the image could not be read, is no wafer map, or has such colours.
         embedding: The network's description of the map, float32 [d]; zeros where there is no class.
         patterns: Each pattern that the wafer shows, with its probability, the most probable first: several on one of
             mixed patterns. Empty where it shows none; None where the model does not tell them apart.
-        unlike: Whether the map is unlike all that the model was trained on.
         map: Dies and failed regions of the map, None where there is none.
         heatmap: The class activation map of the class over the die grid, float32 [rows, columns] in the logit's unit
             (positive: in favour of the class), 0 outside the wafer; None unless asked for.
@@ -58,10 +62,10 @@ class Classification:
     defect: bool
     wafer: bool
     review: bool
+    review_reason: ReviewReason
     error: str
     embedding: NDArray[np.float32]
     patterns: dict[str, float] | None
-    unlike: bool
     map: MapCounts | None
     heatmap: NDArray[np.float32] | None
 
@@ -108,26 +112,32 @@ class Classifier:
         self._likeness = _likeness(directory, self.card)
         self._check_finite(smoke_set())
 
-    def classify(self, images: Sequence[bytes], *, heatmap: bool = False) -> list[Classification]:
+    def classify(
+        self, images: Sequence[bytes], colours: Sequence[StatedColours | None] = (), *, heatmap: bool = False
+    ) -> list[Classification]:
         """Return a classification for each image file (PNG or JPEG), in order. A bad one never fails the others.
 
         Args:
             images: The content of each file.
+            colours: What is stated about the colours of each, as many as images; or nothing.
             heatmap: Whether to return the class activation maps.
         """
         answers: dict[int, Classification] = {}
-        grids: dict[int, NDArray[np.uint8]] = {}
-        for row, image in enumerate(images):
+        maps: dict[int, ReadMap] = {}
+        for row, (image, stated) in enumerate(zip(images, colours or [None] * len(images), strict=True)):
             try:
-                grids[row] = decode(image)
+                maps[row] = read(image, stated)
             except NotAWaferMapError as error:
                 answers[row] = self._without_class(NOT_A_WAFER, str(error))
             except BadImageError as error:
                 answers[row] = self._without_class("", str(error))
             except Exception as error:  # a bug in decoding one image must not fail its neighbours
                 answers[row] = self._without_class("", f"could not be read: {type(error).__name__}: {error}")
-        classified = self.classify_grids(list(grids.values()), heatmap=heatmap)
-        answers |= dict(zip(grids, classified, strict=True))
+        classified = self.classify_grids([one.grid for one in maps.values()], heatmap=heatmap)
+        for (row, one), answer in zip(maps.items(), classified, strict=True):
+            answers[row] = (
+                replace(answer, review=True, review_reason="colours", error=one.doubt) if one.doubt else answer
+            )
         return [answers[row] for row in range(len(images))]
 
     def classify_grids(self, grids: Sequence[NDArray[np.uint8]], *, heatmap: bool = False) -> list[Classification]:
@@ -147,6 +157,8 @@ class Classifier:
             for row, grid in enumerate(part):
                 best = int(probabilities[row].argmax())
                 probability = float(probabilities[row, best])
+                unsure = probability < self._thresholds[best]
+                reason: ReviewReason = "unlike" if unlike[row] else "unsure" if unsure else ""
                 answers.append(
                     Classification(
                         label=self.card.classes[best],
@@ -154,11 +166,11 @@ class Classifier:
                         probabilities=probabilities[row],
                         defect=self.card.is_defect(self.card.classes[best]),
                         wafer=True,
-                        review=probability < self._thresholds[best] or bool(unlike[row]),
+                        review=bool(reason),
+                        review_reason=reason,
                         error="",
                         embedding=outputs["embedding"][row],
                         patterns=self._patterns(outputs[PATTERNS][row]) if PATTERNS in outputs else None,
-                        unlike=bool(unlike[row]),
                         map=count(grid),
                         heatmap=_over_dies(outputs["activations"][row, best], grid) if heatmap else None,
                     )
@@ -204,10 +216,10 @@ class Classifier:
             defect=False,
             wafer=False,
             review=True,
+            review_reason="not-a-wafer" if label else "",
             error=error,
             embedding=np.zeros(self.card.embedding_size, np.float32),
             patterns=None,
-            unlike=False,
             map=None,
             heatmap=None,
         )

@@ -2,6 +2,7 @@
 
 from fabwafer.records.alerts import PendingAlert, StoredPredictions
 from fabwafer.records.database import Records
+from fabwafer.records.drawings import Drawing, statement_finder
 from fabwafer.records.engine import DatabaseUrlError, RecordsUnavailableError
 from fabwafer.records.predictions import PredictionRecord, ReceivedPrediction
 from fabwafer.records.reviews import Review, UnknownWaferError
@@ -17,6 +18,7 @@ __all__ = [
     "Compared",
     "CursorError",
     "DatabaseUrlError",
+    "Drawing",
     "Filter",
     "Page",
     "PendingAlert",
@@ -37,4 +39,5 @@ __all__ = [
     "WaferRecord",
     "WaferRow",
     "migrate",
+    "statement_finder",
 ]

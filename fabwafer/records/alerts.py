@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select, update
 
 from fabwafer.defects import CAUSES
 from fabwafer.messages.bodies import Alert, Prediction, stored_alert
+from fabwafer.messages.inference import WITHOUT_ALERT
 from fabwafer.records.fields import storable
 from fabwafer.records.predictions import ReceivedPrediction, message_fields
 from fabwafer.records.tables import alerts, predictions, wafers
@@ -49,7 +50,7 @@ def raise_alerts(
     rows, raised = [], []
     for prediction_id, one in serving.items():
         message = one.prediction
-        if not message.names_defect:
+        if not message.names_defect or message.review_reason in WITHOUT_ALERT:
             continue
         limit = threshold(message.fab, message.camera, message.prediction)
         if message.probability < limit:

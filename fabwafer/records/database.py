@@ -10,6 +10,7 @@ from sqlalchemy import Connection, RowMapping
 from fabwafer.defects import canonical_name
 from fabwafer.records import (
     alerts,
+    drawings,
     embeddings,
     predictions,
     reviews,
@@ -21,6 +22,7 @@ from fabwafer.records import (
     wafers,
 )
 from fabwafer.records.alerts import PendingAlert, StoredPredictions
+from fabwafer.records.drawings import Drawing
 from fabwafer.records.engine import connect, reading, writing
 from fabwafer.records.predictions import ReceivedPrediction
 from fabwafer.records.reviews import Review
@@ -161,6 +163,23 @@ class Records:
         """
         with writing(self._engine) as connection:
             return thresholds.delete_threshold(connection, fab, camera, label)
+
+    # What the colours of drawings mean
+
+    def drawings(self) -> list[Drawing]:
+        """Read what is set for the drawings of fabs and cameras."""
+        with reading(self._engine) as connection:
+            return drawings.read_drawings(connection)
+
+    def set_drawing(self, drawing: Drawing) -> None:
+        """Set what the colours of a camera's or a fab's drawings mean."""
+        with writing(self._engine) as connection:
+            drawings.write_drawing(connection, drawing)
+
+    def remove_drawing(self, fab: str, camera: str | None = None) -> bool:
+        """Remove the setting of a camera, or of a fab; return whether there was one."""
+        with writing(self._engine) as connection:
+            return drawings.delete_drawing(connection, fab, camera)
 
     # Wafers
 

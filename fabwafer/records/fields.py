@@ -18,11 +18,14 @@ def storable(text: str) -> str:
 
 
 def context_and_extra(message: ImageMetadata | Prediction) -> dict[str, Any]:
-    """Return the columns for a message's context fields and for the fields that fabwafer does not know."""
+    """Return the columns for a message's context fields and for its other fields, those that fabwafer does not know."""
+    extra = message.model_extra or {}
+    if isinstance(message, ImageMetadata) and message.colours is not None:
+        extra = {**extra, "colours": message.colours.model_dump(exclude_defaults=True)}
     context = {name: getattr(message, name) for name in CONTEXT_FIELDS}
     return {
         **{name: value if value is None else storable(value) for name, value in context.items()},
-        "extra": message.model_extra or None,
+        "extra": extra or None,
     }
 
 

@@ -25,6 +25,8 @@ _MESSAGE_FIELDS: Final = (
     "probabilities",
     "wafer",
     "review",
+    "review_reason",
+    "review_detail",
 )
 
 
@@ -60,6 +62,8 @@ class PredictionRecord:
     probabilities: dict[str, float] | None
     wafer: bool | None
     review: bool | None
+    review_reason: str | None
+    review_detail: str | None
     shadow: bool
     alert: bool
     map: MapCounts | None
@@ -159,6 +163,8 @@ def _row(one: ReceivedPrediction) -> dict[str, Any]:
         "probabilities": message.probabilities,
         "wafer": None if message.source == "device" else message.wafer,
         "review": message.review,
+        "review_reason": message.review_reason and storable(message.review_reason),
+        "review_detail": message.review_detail and storable(message.review_detail),
         **{name: counts.get(name) for name in MAP_FIELDS},
         **carried,
         "embedding": None if embedding is None else pack(embedding),

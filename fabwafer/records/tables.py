@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from fabwafer.messages.bodies import CONTEXT_FIELDS
 
-SCHEMA: Final = "0_1_002"
+SCHEMA: Final = "0_1_003"
 """The migration that this program was written for: the minor version that it belongs to, and its number in it."""
 
 metadata = MetaData(
@@ -125,6 +125,8 @@ predictions = Table(
     Column("probabilities", JSON(none_as_null=True)),
     Column("wafer", Boolean),
     Column("review", Boolean),
+    Column("review_reason", String),
+    Column("review_detail", String),
     # What the model server counted on the map; the yield is passed / (passed + failed).
     Column("rows", Integer),
     Column("columns", Integer),
@@ -173,6 +175,14 @@ thresholds = Table(
     Column("camera", String, primary_key=True),
     Column("label", String, primary_key=True),
     Column("value", Double, nullable=False),
+)
+
+drawings = Table(
+    "drawings",
+    metadata,
+    Column("fab", String, primary_key=True),
+    Column("camera", String, primary_key=True),  # empty: of all cameras of the fab
+    Column("colours", String, nullable=False),  # StatedColours as JSON
 )
 
 reviews = Table(

@@ -80,9 +80,9 @@ class WaferRow:
     """What a list shows of a wafer.
 
     `id` is the wafer's, as in blocks of embeddings. `received` is when anything was last received about it, ms.
-    `label`, `probability`, `model`, `source` and `review` are the current prediction's, None where there is none;
-    `map` is what was counted by the newest prediction that counted, `alert` whether any raised one, `reviewed` the
-    class of the last review.
+    `label`, `probability`, `model`, `source`, `review` and `review_reason` are the current prediction's, None where
+    there is none; `map` is what was counted by the newest prediction that counted, `alert` whether any raised one,
+    `reviewed` the class of the last review.
     """
 
     id: int
@@ -97,6 +97,7 @@ class WaferRow:
     model: str | None
     source: str | None
     review: bool | None
+    review_reason: str | None
     map: MapCounts | None
     alert: bool
     reviewed: str | None
@@ -264,7 +265,17 @@ def read_rows(connection: Connection, found: Sequence[RowMapping]) -> list[Wafer
     ids = [row["id"] for row in found]
     of_shots = _by_wafer(connection, shots, ids, "timestamp", *CONTEXT_FIELDS)
     of_predictions = _by_wafer(
-        connection, predictions, ids, "id", "timestamp", "model", "source", "review", *MAP_FIELDS, *CONTEXT_FIELDS
+        connection,
+        predictions,
+        ids,
+        "id",
+        "timestamp",
+        "model",
+        "source",
+        "review",
+        "review_reason",
+        *MAP_FIELDS,
+        *CONTEXT_FIELDS,
     )
     labels = select(reviews.c.wafer_id, reviews.c.label).where(reviews.c.wafer_id.in_(ids)).order_by(reviews.c.id)
     last_reviews = {row.wafer_id: row.label for row in connection.execute(labels)}  # later ones replace earlier ones
@@ -328,6 +339,7 @@ def _row(
         model=current["model"] if current else None,
         source=current["source"] if current else None,
         review=current["review"] if current else None,
+        review_reason=current["review_reason"] if current else None,
         map=next((counted for one in reversed(of_predictions) if (counted := map_of(one))), None),
         alert=row["alert"],
         reviewed=reviewed,

@@ -79,7 +79,10 @@ class WaferModel(kserve.Model):  # type: ignore[misc]
             request = _parse(payload, explain=explain)
             # In a thread, so that probes are answered meanwhile.
             answers = await asyncio.to_thread(
-                self._classifier.classify, [row.image for row in request.rows], heatmap=request.heatmap
+                self._classifier.classify,
+                [row.image for row in request.rows],
+                [row.colours for row in request.rows],
+                heatmap=request.heatmap,
             )
             body = protocol.respond(request, answers, self._classifier.card)
         except protocol.BadRequestError as error:

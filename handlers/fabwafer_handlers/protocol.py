@@ -18,8 +18,9 @@ import numpy as np
 
 from fabwafer.errors import FabwaferError
 from fabwafer.maps.image_file import BadImageError
+from fabwafer.maps.stated_colours import StatedColours, StatedColoursError
 from fabwafer.messages.encoding import EncodingError, decoded_base64
-from fabwafer.messages.inference import HEATMAP, INPUT, MODEL_NAME, OUTPUTS, Tensor
+from fabwafer.messages.inference import COLOURS, HEATMAP, INPUT, MODEL_NAME, OUTPUTS, Tensor
 
 if TYPE_CHECKING:
     from fabwafer.models.card import ModelCard
@@ -53,10 +54,14 @@ class BadRequestError(FabwaferError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image of a request: its bytes, or why it has none (the neighbours are classified all the same)."""
+    """One image of a request: its bytes, or why it has none (the neighbours are classified all the same).
+
+    `colours` is what is stated about its drawing.
+    """
 
     image: bytes
     error: str = ""
+    colours: StatedColours | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def describe(card: "ModelCard") -> dict[str, Any]:
         "name": MODEL_NAME,
         "versions": [card.version],
         "platform": "onnxruntime",
-        "inputs": [_description(INPUT, sizes)],
+        "inputs": [_description(INPUT, sizes), _description(COLOURS, sizes)],
         "outputs": [_description(tensor, sizes) for tensor in OUTPUTS],
         "digest": card.digest,
         "classes": card.classes,
@@ -136,6 +141,8 @@ def parse(body: object, *, explain: bool = False) -> Request:
 def parse_v1(body: Mapping[str, Any], *, explain: bool = False) -> Request:
     """Read a V1 request: `{"instances": [{"bytes": {"b64": ...}}, ...]}`, or the same with `{"b64": ...}`.
 
+    Beside `bytes` (or `b64`) an instance may have `colours`.
+
     Raises:
         BadRequestError: `instances` is not a list of 1 to `MAX_IMAGES`.
     """
@@ -150,43 +157,69 @@ def _v1_row(instance: object) -> Row:
     inner = instance["bytes"] if isinstance(instance, Mapping) and "bytes" in instance else instance
     if not isinstance(inner, Mapping) or "b64" not in inner:
         return Row(b"", f'expected an instance {{"bytes": {{"b64": ...}}}}, got {_kind(instance)}')
-    return decode_base64(inner["b64"])
+    row = decode_base64(inner["b64"])
+    return _with_colours(row, instance.get("colours")) if isinstance(instance, Mapping) else row
+
+
+def _with_colours(row: Row, statement: object) -> Row:
+    """Add what is stated about a drawing's colours; what cannot be read becomes the row's error."""
+    if statement is None or statement in ("", b""):
+        return row
+    try:
+        return replace(row, colours=StatedColours.read(statement))
+    except StatedColoursError as error:
+        return Row(b"", row.error or str(error))
 
 
 def parse_v2(body: Mapping[str, Any]) -> Request:
-    """Read a V2 request: one input `image` of type BYTES and shape [n], its data base64 of image files.
+    """Read a V2 request: an input `image` of type BYTES and shape [n], its data base64 of image files.
+
+    A second input `colours` of the same type and shape may state what the colours of each drawing mean.
 
     Raises:
         BadRequestError: Another input, a shape that is not the data's, or a parameter or output that does not exist.
     """
     inputs = body["inputs"]
-    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], Mapping):
+    if not isinstance(inputs, list) or len(inputs) not in (1, 2) or not all(isinstance(i, Mapping) for i in inputs):
         came = f"{len(inputs)} inputs" if isinstance(inputs, list) else _kind(inputs)
-        raise BadRequestError(f"inputs: expected a list with the one input image, got {came}")
-    image = inputs[0]
-    if image.get("name") != INPUT.name or image.get("datatype") != INPUT.datatype:
-        raise BadRequestError(
-            f"inputs: expected the name {INPUT.name} and the datatype {INPUT.datatype}, "
-            f"got {_shown(image.get('name'))} and {_shown(image.get('datatype'))}"
-        )
-    data = image.get("data")
-    if not isinstance(data, list):
-        raise BadRequestError(f"data: expected a list of base64 texts, got {_kind(data)}")
-    _check_count("data", len(data))
-    if image.get("shape") != [len(data)]:
-        raise BadRequestError(
-            f"shape: expected [{len(data)}], as many as there are data, got {_shown(image.get('shape'))}"
-        )
+        raise BadRequestError(f"inputs: expected a list with the input image, and perhaps colours, got {came}")
+    colours: Sequence[object] = ()
+    if len(inputs) == 2:
+        inputs = sorted(inputs, key=lambda one: one.get("name") == COLOURS.name)
+        colours = _v2_data(inputs[1], COLOURS)
+    data = _v2_data(inputs[0], INPUT)
+    if colours and len(colours) != len(data):
+        raise BadRequestError(f"colours: expected {len(data)}, as many as there are images, got {len(colours)}")
     request_id = body.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise BadRequestError(f"id: expected a text, got {_kind(request_id)}")
     return Request(
         "v2",
-        [Row(item) if isinstance(item, bytes) else decode_base64(item) for item in data],
+        [
+            _with_colours(Row(item) if isinstance(item, bytes) else decode_base64(item), statement)
+            for item, statement in zip(data, colours or [None] * len(data), strict=True)
+        ],
         heatmap=_heatmap_parameter(body.get("parameters")),
         id=request_id or uuid4().hex,
         outputs=_outputs(body.get("outputs")),
     )
+
+
+def _v2_data(given: Mapping[str, Any], tensor: Tensor) -> list[object]:
+    if given.get("name") != tensor.name or given.get("datatype") != tensor.datatype:
+        raise BadRequestError(
+            f"inputs: expected the name {tensor.name} and the datatype {tensor.datatype}, "
+            f"got {_shown(given.get('name'))} and {_shown(given.get('datatype'))}"
+        )
+    data = given.get("data")
+    if not isinstance(data, list):
+        raise BadRequestError(f"data: expected a list of texts, got {_kind(data)}")
+    _check_count("data", len(data))
+    if given.get("shape") != [len(data)]:
+        raise BadRequestError(
+            f"shape: expected [{len(data)}], as many as there are data, got {_shown(given.get('shape'))}"
+        )
+    return data
 
 
 def _heatmap_parameter(parameters: object) -> bool:
@@ -292,6 +325,7 @@ def _prediction(answer: "Classification", card: "ModelCard", *, heatmap: bool) -
         "defect": answer.defect,
         "wafer": answer.wafer,
         "review": answer.review,
+        "review_reason": answer.review_reason,
         "error": answer.error,
         "embedding": np.ascontiguousarray(answer.embedding),
         "map": answer.map.model_dump() if answer.map else None,
@@ -312,6 +346,7 @@ def _v2(request: Request, answers: Sequence["Classification"], card: "ModelCard"
         "defect": [answer.defect for answer in answers],
         "wafer": [answer.wafer for answer in answers],
         "review": [answer.review for answer in answers],
+        "review_reason": [answer.review_reason for answer in answers],
         "error": [answer.error for answer in answers],
         "embedding": _flat([answer.embedding for answer in answers]),
         "map": [json.dumps(answer.map.model_dump() if answer.map else None) for answer in answers],

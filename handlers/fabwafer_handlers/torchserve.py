@@ -109,7 +109,8 @@ def _classify(classifier: Classifier, requests: Sequence[_Parsed]) -> list[list[
     """Classify the images of all requests in one call and return the answers by request."""
     understood = [request for request in requests if isinstance(request, protocol.Request)]
     heatmap = any(request.heatmap for request in understood)
-    answers = iter(classifier.classify([row.image for r in understood for row in r.rows], heatmap=heatmap))
+    rows = [row for request in understood for row in request.rows]
+    answers = iter(classifier.classify([row.image for row in rows], [row.colours for row in rows], heatmap=heatmap))
     return [
         [next(answers) for _ in request.rows] if isinstance(request, protocol.Request) else [] for request in requests
     ]

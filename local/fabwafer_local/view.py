@@ -17,7 +17,7 @@ from rich.text import Text
 
 from fabwafer.commands.text import one_line, printable
 from fabwafer.defects import NOT_A_WAFER
-from fabwafer.messages.bodies import read_device_prediction, read_stored_alert
+from fabwafer.messages.bodies import read_device_prediction, read_stored_alert, read_stored_prediction
 from fabwafer.messages.headers import SOURCE
 from fabwafer.messages.refusals import MessageRefusedError
 from fabwafer.messages.topics import ALERT_TOPICS, IMAGE_TOPICS, PREDICTION_TOPICS, Topic
@@ -29,7 +29,10 @@ WAITING_LIMIT: Final = 10_000
 
 @dataclass(slots=True)
 class Row:
-    """One prediction as it is shown; `latency` in milliseconds, from the image to the prediction on the bus."""
+    """One prediction as it is shown.
+
+    `latency` is in milliseconds, from the image to the prediction on the bus; `review` why a person should look.
+    """
 
     at: str
     sender: str
@@ -39,6 +42,7 @@ class Row:
     probability: float
     source: str
     latency: float | None
+    review: str = ""
     alert: bool = False
 
 
@@ -87,7 +91,11 @@ class View:
         # The source is in a header that only the bridge can set; a device's body may claim anything.
         cluster = (message.headers or {}).get(SOURCE) == "cluster"
         try:
-            prediction = read_device_prediction(Topic.from_subject(message.subject), message.data)
+            prediction = (
+                read_stored_prediction(message.data)
+                if cluster
+                else read_device_prediction(Topic.from_subject(message.subject), message.data)
+            )
         except MessageRefusedError:
             return
         self._predictions += 1
@@ -101,12 +109,14 @@ class View:
             probability=prediction.probability,
             source="cluster" if cluster else "device",
             latency=(time.perf_counter() - seen) * 1000 if seen is not None else None,
+            review=printable(prediction.review_reason or ""),
         )
         self._rows.append(row)
         if not self._drawing:
             took = f" {row.latency:.0f} ms" if row.latency is not None else ""
             self._print(
                 f"{row.at} {row.sender} {row.imgid}: {row.prediction} {row.probability:.0%} ({row.source}){took}"
+                f"{f', review: {row.review}' if row.review else ''}"
             )
 
     async def _alert(self, message: Msg) -> None:
@@ -165,7 +175,7 @@ class View:
                 f"{row.probability:.0%}",
                 f"{row.latency:.0f}" if row.latency is not None else "",
                 row.source,
-                Text("ALERT", style="bold red") if row.alert else "",
+                Text("ALERT", style="bold red") if row.alert else Text(row.review and f"review: {row.review}"),
             )
         return Group(table, *(Text(printable(note), style="yellow") for note in self._notes))
 

@@ -185,8 +185,9 @@ def response(**changed: object) -> bytes:
         "probabilities": [0.9, 0.1],
         "defect": [True],
         "wafer": [True],
-        "review": [False],
-        "error": [""],
+        "review": [True],
+        "review_reason": ["colours"],
+        "error": ["got blue and yellow"],
         "embedding": [0.5, 0.25, 0.125],
         "map": [json.dumps(counts)],
         "model_version": ["1.0"],
@@ -203,6 +204,23 @@ def test_an_answer_is_read_by_the_table_flat_or_nested() -> None:
     assert flat.map.failed == 1
     assert read_answers(response(probabilities=[[0.9, 0.1]], embedding=[[0.5, 0.25, 0.125]]), 1) == [flat]
     assert read_answers(response(map=["null"]), 1)[0].map is None
+
+
+def test_a_prediction_says_why_a_person_should_look() -> None:
+    (answer,) = read_answers(response(), 1)
+    prediction = predicted(job(1).image, answer)
+    assert (prediction.review, prediction.review_reason) == (True, "colours")
+    assert prediction.review_detail == "got blue and yellow"
+    (sure,) = read_answers(response(review=[False], review_reason=[""], error=[""]), 1)
+    assert predicted(job(1).image, sure).review_reason is None
+    assert b"review_reason" not in predicted(job(1).image, sure).to_json()
+
+
+def test_an_answer_of_a_model_server_that_gives_no_reason_is_read() -> None:
+    outputs = [output for output in json.loads(response())["outputs"] if output["name"] != "review_reason"]
+    (answer,) = read_answers(json.dumps({"outputs": outputs}).encode(), 1)
+    assert (answer.review, answer.review_reason) == (True, None)
+    assert predicted(job(1).image, answer).review_reason is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from sqlalchemy.exc import DataError
 
+from fabwafer.maps.stated_colours import StatedColours
 from fabwafer.messages.headers import CODE, MESSAGE_ID, REASON
 from fabwafer_bridge import consumer, streams
 from fabwafer_bridge.consumer import TRIES_ALONE, Consumer, Refused
@@ -121,7 +122,7 @@ class Fragile:
     def __init__(self) -> None:
         self._asked: set[asyncio.Future[None]] = set()
 
-    async def classify(self, images: Sequence[bytes]) -> list[Answer]:
+    async def classify(self, images: Sequence[bytes], colours: Sequence[StatedColours | None] = ()) -> list[Answer]:
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked.add(failed)
         try:
@@ -148,7 +149,9 @@ class Jobs(JobConsumer):
     """Notes what becomes of images."""
 
     def __init__(self) -> None:
-        super().__init__(ConsumerName.CLASSIFY, Puller(Client(), "S", "d"), NoDeadStream(), Fragile())
+        super().__init__(
+            ConsumerName.CLASSIFY, Puller(Client(), "S", "d"), NoDeadStream(), Fragile(), lambda image: None
+        )
         self.stored: list[bytes] = []
         self.given_up: list[bytes] = []
 

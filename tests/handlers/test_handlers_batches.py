@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ts.context import Context, RequestProcessor
 
+from fabwafer.maps.stated_colours import StatedColours
 from fabwafer.models.card import ModelRefusedError
 from fabwafer.models.classifier import Classification, Classifier
 from fabwafer_handlers.torchserve import WaferHandler
@@ -20,9 +21,11 @@ class CountingClassifier(Classifier):
 
     calls: list[int]
 
-    def classify(self, images: Sequence[bytes], *, heatmap: bool = False) -> list[Classification]:
+    def classify(
+        self, images: Sequence[bytes], colours: Sequence[StatedColours | None] = (), *, heatmap: bool = False
+    ) -> list[Classification]:
         self.calls.append(len(images))
-        return super().classify(images, heatmap=heatmap)
+        return super().classify(images, colours, heatmap=heatmap)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Requests and responses as pure values; what needs a server is in test_handlers_servers."""
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabwafer.maps.image_file import MAX_BYTES
+from fabwafer.maps.stated_colours import StatedColours
+from fabwafer.maps.wafermap import decode
 from fabwafer.models.classifier import Classifier
 from fabwafer_handlers import protocol
 from fabwafer_handlers.protocol import BadRequestError, Request, Row, decode_base64, is_json, parse, respond
+from tests.support.drawings import file
 from tests.support.model_servers import b64, image, v1, v2
 
 json_values = st.recursive(
@@ -96,6 +100,51 @@ def test_v1_wants_heatmaps_only_where_it_asks_for_an_explanation() -> None:
     assert parse(v1("x"), explain=True).heatmap
     assert not parse(v2("x"), explain=False).heatmap
     assert parse(v2("x", parameters={"heatmap": True})).heatmap
+
+
+STATED = {"outside": "#FFF", "passed": "#0000ff", "failed": ["#ffff00"]}
+
+
+def test_colours_may_be_stated_beside_each_image() -> None:
+    image_input = v2("", "", "")["inputs"][0]
+    texts = ["", json.dumps(STATED), '{"passed": "blue"}']
+    colours_input = {"name": "colours", "datatype": "BYTES", "shape": [3], "data": texts}
+    instances = [
+        {"bytes": {"b64": ""}},
+        {"b64": "", "colours": STATED},
+        {"bytes": {"b64": ""}, "colours": {"passed": "blue"}},
+    ]
+    for body in (
+        {"inputs": [image_input, colours_input]},
+        {"inputs": [colours_input, image_input]},
+        {"instances": instances},
+    ):
+        nothing, stated, broken = parse(body).rows
+        assert nothing == Row(b"")
+        assert stated.colours == StatedColours(outside=("#ffffff",), passed=("#0000ff",), failed=("#ffff00",))
+        assert broken.error == "colours.passed.0: expected a colour as '#rrggbb', got 'blue'"
+
+
+def test_as_many_colours_as_images_are_expected() -> None:
+    colours_input = {"name": "colours", "datatype": "BYTES", "shape": [1], "data": [""]}
+    with pytest.raises(BadRequestError, match="colours: expected 2, as many as there are images, got 1"):
+        parse({"inputs": [*v2("", "")["inputs"], colours_input]})
+
+
+def test_both_versions_say_why_a_person_should_look(tiny_model: Path) -> None:
+    classifier = Classifier(tiny_model)
+    grid = decode(image())
+    drawn = file(np.array([(255, 255, 255), (0, 0, 255), (255, 255, 0)], np.uint8)[grid])
+    request = parse(v2(b64(drawn), b64(file(np.zeros((50, 50), np.uint8)))))
+    answers = classifier.classify([row.image for row in request.rows])
+    outputs = {output["name"]: output["data"] for output in respond(request, answers, classifier.card)["outputs"]}
+    assert outputs["review_reason"] == ["colours", "not-a-wafer"]
+    assert outputs["review"] == [True, True]
+    first = respond(parse(v1(b64(drawn))), answers[:1], classifier.card)["predictions"][0]
+    assert (first["review"], first["review_reason"]) == (True, "colours")
+    assert "#0000ff was read as passed" in first["error"]
+    stated = classifier.classify([drawn], [StatedColours.model_validate(STATED)])
+    assert stated[0].review_reason in ("", "unsure")
 
 
 def test_numbers_are_written_no_longer_than_they_are(tiny_model: Path) -> None:

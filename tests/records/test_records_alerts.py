@@ -29,6 +29,8 @@ def test_a_defect_alerts_once_however_often_it_is_received(records: Records) -> 
         predicted(NOT_A_WAFER, wafer=False),
         predicted("Loc", wafer=False),
         predicted("Loc", shadow=True),
+        predicted("Loc", review=True, review_reason="colours"),
+        predicted("Loc", review=True, review_reason="unlike"),
     ],
     ids=[
         "no defect",
@@ -38,6 +40,8 @@ def test_a_defect_alerts_once_however_often_it_is_received(records: Records) -> 
         "not a wafer",
         "not a wafer, whatever it resembles",
         "on trial",
+        "colours that leave a doubt",
+        "a map unlike those of the training",
     ],
 )
 def test_what_is_no_alert(records: Records, quiet: ReceivedPrediction) -> None:
@@ -50,6 +54,11 @@ def test_a_class_of_a_models_own_that_is_a_defect_alerts(records: Records) -> No
     stored = records.store_predictions([predicted("streak", is_defect=True), predicted("odd", imgid="img2")])
     assert stored.alerts == [("fab1", "streak"), ("fab1", "odd")]
     assert [pending.alert.is_defect for pending in records.pending_alerts()] == [True, True]
+
+
+def test_an_unsure_prediction_alerts_all_the_same(records: Records) -> None:
+    stored = records.store_predictions([predicted("Loc", 0.6, review=True, review_reason="unsure")])
+    assert stored.alerts == [("fab1", "Loc")]
 
 
 def test_a_devices_fifty_percent_is_enough(records: Records) -> None:

@@ -95,7 +95,10 @@ def shown(record: WaferRecord) -> dict[str, Any]:
         **{name: getattr(record, name) for name in ("fab", "camera", "imgid", "received", "timestamp", "context")},
         **{name: getattr(record, name) for name in ("map", "alert")},
         "label": current.prediction if current else None,
-        **{name: getattr(current, name) if current else None for name in ("probability", "model", "source", "review")},
+        **{
+            name: getattr(current, name) if current else None
+            for name in ("probability", "model", "source", "review", "review_reason")
+        },
         "reviewed": record.review.label if record.review else None,
     }
 

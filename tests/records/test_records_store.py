@@ -109,7 +109,9 @@ def test_all_of_a_prediction_is_stored(records: Records) -> None:
                 "Scratch",
                 0.75,
                 wafer=True,
-                review=False,
+                review=True,
+                review_reason="colours",
+                review_detail="got blue and yellow",
                 probabilities={"Scratch": 0.75, "none": 0.25},
                 map=COUNTS,
                 embedding=[0.5, -1.25, 1e9],
@@ -120,7 +122,8 @@ def test_all_of_a_prediction_is_stored(records: Records) -> None:
     [stored] = the_record(records).predictions
     assert (stored.source, stored.model, stored.timestamp) == ("cluster", "v1", CAPTURED)
     assert (stored.prediction, stored.probability) == ("Scratch", 0.75)
-    assert (stored.wafer, stored.review, stored.shadow) == (True, False, False)
+    assert (stored.wafer, stored.review, stored.shadow) == (True, True, False)
+    assert (stored.review_reason, stored.review_detail) == ("colours", "got blue and yellow")
     assert stored.probabilities == {"Scratch": 0.75, "none": 0.25}
     assert stored.map is not None
     assert stored.map.model_dump() == COUNTS

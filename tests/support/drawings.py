@@ -1,8 +1,10 @@
 """The ways in which fabs draw wafer maps, for tests and benchmarks: each turns a die grid into an image file."""
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -11,6 +13,8 @@ from PIL import Image
 
 Grid = NDArray[np.uint8]
 Pixels = NDArray[np.uint8]
+AnyPixels = TypeVar("AnyPixels", NDArray[np.uint8], NDArray[np.uint16])
+Levels = NDArray[np.uint8] | NDArray[np.uint16]
 Way = Callable[[Grid, np.random.Generator], bytes]
 
 COLOUR_MAPS = (
@@ -27,6 +31,31 @@ SCHEMES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, 
     "black, blue, yellow": ((0, 0, 0), (0, 0, 255), (255, 255, 0)),
     "white, yellow, purple": ((255, 255, 255), (255, 221, 0), (90, 0, 120)),
 }
+UNKNOWN_SCHEMES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]] = {
+    "white, blue, yellow": ((255, 255, 255), (0, 0, 255), (255, 255, 0)),
+    "white, dark blue, light grey": ((255, 255, 255), (0, 0, 139), (211, 211, 211)),
+    "white, green, yellow": ((255, 255, 255), (0, 160, 0), (255, 255, 0)),
+    "black, yellow, blue": ((0, 0, 0), (255, 255, 0), (0, 0, 255)),
+    "white, orange, blue": ((255, 255, 255), (255, 165, 0), (0, 0, 255)),
+    "light grey, teal, magenta": ((230, 230, 230), (0, 128, 128), (255, 0, 255)),
+    "grey, white, black": ((128, 128, 128), (255, 255, 255), (0, 0, 0)),
+    "white, red, blue": ((255, 255, 255), (220, 20, 20), (20, 20, 220)),
+}
+"""Outside, passed, failed in colours that say nothing, or the contrary of what luminance says."""
+MASKED = (
+    "viridis",
+    "cividis",
+    "plasma",
+    "inferno",
+    "magma",
+    "jet",
+    "coolwarm",
+    "turbo",
+    "Reds",
+    "RdYlGn",
+    "tab10",
+    "Set1",
+)
 BILINEAR, BICUBIC, LANCZOS, NEAREST = (
     Image.Resampling.BILINEAR,
     Image.Resampling.BICUBIC,
@@ -45,10 +74,26 @@ def coloured(grid: Grid, name: str) -> Pixels:
 
 
 def scheme(grid: Grid, name: str) -> Pixels:
-    return np.array(SCHEMES[name], np.uint8)[grid]
+    return np.array((SCHEMES | UNKNOWN_SCHEMES)[name], np.uint8)[grid]
 
 
-def enlarged(pixels: Pixels, times: int) -> Pixels:
+def masked(grid: Grid, name: str, passed: float = 0.0) -> Pixels:
+    """What a notebook draws of an array whose zeros are masked, on a white figure."""
+    table = np.full((3, 3), 255, np.uint8)
+    table[1:] = matplotlib.colormaps[name](np.array([passed, 1.0]), bytes=True)[:, :3]
+    return table[grid]
+
+
+def binned(grid: Grid, rng: np.random.Generator, bins: int, name: str) -> Pixels:
+    """Failed dies in the colours of several bins, which differ from one part of the wafer to the other, on white."""
+    where = np.add.outer(np.arange(grid.shape[0]) // 7, np.arange(grid.shape[1]) // 5)
+    bin_of = np.where(rng.random(grid.shape) < 0.3, rng.integers(0, bins, grid.shape), where % bins)
+    table = np.asarray(matplotlib.colormaps[name](np.linspace(0, 1, bins + 1), bytes=True)[:, :3], np.uint8)
+    pixels = np.where((grid == 2)[..., None], table[1:][bin_of], table[0])
+    return np.where((grid == 0)[..., None], 255, pixels).astype(np.uint8)
+
+
+def enlarged(pixels: AnyPixels, times: int) -> AnyPixels:
     return pixels.repeat(times, axis=0).repeat(times, axis=1)
 
 
@@ -62,7 +107,7 @@ def framed(pixels: Pixels, rng: np.random.Generator, most: int = 60) -> Pixels:
     return out
 
 
-def file(image: Image.Image | Pixels, kind: str = "PNG", **options: Any) -> bytes:
+def file(image: Image.Image | Levels, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     if kind == "PNG":
         options = {"compress_level": 1, **options}
@@ -129,6 +174,20 @@ def _scheme(name: str) -> Way:
     return lambda grid, rng: file(enlarged(scheme(grid, name), _some(rng, 1, 6)))
 
 
+def _masked(name: str, passed: float = 0.0) -> Way:
+    return lambda grid, rng: file(enlarged(masked(grid, name, passed), _some(rng, 1, 6)))
+
+
+def _masked_transparent(grid: Grid, rng: np.random.Generator) -> bytes:
+    times = _some(rng, 1, 6)
+    alpha = enlarged(np.where(grid == 0, 0, 255).astype(np.uint8), times)
+    return file(np.dstack([enlarged(masked(grid, "viridis"), times), alpha]))
+
+
+def _binned(bins: int, name: str) -> Way:
+    return lambda grid, rng: file(enlarged(binned(grid, rng, bins, name), _some(rng, 1, 6)))
+
+
 def _two(pixels: Callable[[Grid], Pixels], least: int, most: int) -> Way:
     return lambda grid, rng: file(enlarged(pixels(grid), _some(rng, least, most)))
 
@@ -155,6 +214,23 @@ WAYS: dict[str, Way] = {
     "margins, viridis": lambda grid, rng: file(framed(enlarged(coloured(grid, "viridis"), _some(rng, 1, 6)), rng)),
     **{f"colour map {name}": _colour_map(name) for name in COLOUR_MAPS},
     **{f"colours {name}": _scheme(name) for name in SCHEMES},
+    **{f"colours {name}": _scheme(name) for name in UNKNOWN_SCHEMES},
+    **{f"masked {name}": _masked(name) for name in MASKED},
+    "masked viridis, from its half": _masked("viridis", 0.5),
+    "masked viridis, transparent": _masked_transparent,
+    **{f"{bins} bins {name}": _binned(bins, name) for bins in (2, 3, 5, 8, 12) for name in ("tab20", "viridis")},
+    "5 bins tab10, JPEG 90": lambda grid, rng: file(
+        enlarged(binned(grid, rng, 5, "tab10"), _some(rng, 4, 8)), "JPEG", quality=90
+    ),
+    "5 bins tab10, 224 bilinear": lambda grid, rng: file(resized(binned(grid, rng, 5, "tab10"), (224, 224), BILINEAR)),
+    "values 0/1/2/3": lambda grid, rng: file(np.where((grid == 1) & (rng.random(grid.shape) < 0.01), 3, grid)),
+    "16 bits 0/256/511": lambda grid, rng: file(np.array([0, 256, 511], np.uint16)[grid]),
+    "16 bits 0/2000/4095": lambda grid, rng: file(enlarged(np.array([0, 2000, 4095], np.uint16)[grid], 3)),
+    "224 bilinear masked viridis": lambda grid, rng: file(resized(masked(grid, "viridis"), (224, 224), BILINEAR)),
+    "224 bilinear white, blue, yellow": _smooth_scheme("white, blue, yellow"),
+    "JPEG masked cividis 85": lambda grid, rng: file(
+        enlarged(masked(grid, "cividis"), _some(rng, 4, 8)), "JPEG", quality=85
+    ),
     "JPEG grey 95, native": _jpeg(95, 0, 1, 1, None),
     "JPEG grey 75, native": _jpeg(75, 0, 1, 1, None),
     "JPEG grey 75, enlarged": _jpeg(75, 0, 2, 8, None),
@@ -191,3 +267,23 @@ WAYS: dict[str, Way] = {
     "two values, 224 bilinear": lambda grid, rng: file(resized(failed_only(grid), (224, 224), BILINEAR)),
     "two values, JPEG 90": lambda grid, rng: file(enlarged(failed_only(grid), _some(rng, 2, 8)), "JPEG", quality=90),
 }
+
+IN_DOUBT = frozenset(
+    way
+    for way in WAYS
+    if "bins" in way
+    or way in ("values 0/1/2/3", "masked RdYlGn", "masked Set1")
+    or way.removeprefix("colours ") in (*UNKNOWN_SCHEMES, "black, blue, yellow", "white, yellow, purple")
+    or "white, blue, yellow" in way
+)
+"""Ways whose colours do not tell what passed and what failed: read as best one can, and with a doubt."""
+
+
+def deep_colours(levels: NDArray[np.uint16]) -> bytes:
+    """A PNG with three channels of 16 bits, which Pillow does not write."""
+    lines = b"".join(b"\0" + line.astype(">u2").repeat(3).tobytes() for line in levels)
+    header = struct.pack(">IIBBBBB", levels.shape[1], levels.shape[0], 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )

@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from fabwafer.defects import canonical_name
+from fabwafer.maps.stated_colours import StatedColours
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
-from fabwafer.records import Records, migrate
+from fabwafer.records import Drawing, Records, migrate
 from fabwafer_training.commands.data import app
 from fabwafer_training.dataset import DataError, Dataset, joined
 from fabwafer_training.readers import read
 from fabwafer_training.readers.folder import write_folder
 from fabwafer_training.readers.npz import write_npz
 from fabwafer_training.splits import held_out_by_name, held_out_from_training
+from tests.support.drawings import file, scheme
 from tests.support.records import CAPTURED, shot
 
 MAPS = sample(8, 18)
@@ -466,6 +468,37 @@ def test_reviewed_wafers_are_read_with_the_last_word_and_their_lots(tmp_path: Pa
     assert data.groups.tolist() == ["fab1/lot/L7", "fab1/lot/L7", "fab1/cam1/img2"]
     for found, grid in zip(data.grids, grids.values(), strict=False):
         np.testing.assert_array_equal(found, grid)
+
+
+def test_reviewed_drawings_in_unknown_colours_are_learned_only_where_these_are_stated(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    migrate(url)
+    grid = MAPS[0][1]
+    drawn = file(scheme(grid, "white, blue, yellow"))
+    stated = StatedColours(passed=("#0000ff",))
+    with Records(url) as records:
+        records.set_drawing(Drawing("fab1", "set", stated))
+        records.store_shots(
+            [
+                shot(drawn, camera="set"),
+                shot(drawn, camera="sent", sequence=2, colours={"passed": "#00f"}),
+                shot(drawn, camera="unknown", sequence=3),
+            ]
+        )
+        for camera in ("set", "sent", "unknown"):
+            records.add_review("fab1", camera, "img1", label="Loc", reviewer="ann")
+    data = read(f"records:{url}")
+    assert sorted(data.names) == ["fab1/sent/img1", "fab1/set/img1"]
+    assert all(np.array_equal(found, grid) for found in data.grids)
+    (sentence,) = data.unread
+    assert sentence.startswith("left out fab1/unknown/img1, reviewed as Loc: expected colours that are known")
+
+
+def test_a_folders_picture_in_unknown_colours_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "Loc").mkdir()
+    (tmp_path / "Loc" / "a.png").write_bytes(file(scheme(MAPS[0][1], "white, blue, yellow")))
+    with pytest.raises(DataError, match=r"a\.png: expected colours that are known"):
+        read(str(tmp_path))
 
 
 def test_a_reviewed_image_that_cannot_be_read_is_told_of_and_keeps_no_other_back(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import typer
 from fabwafer.commands.app import Commands
 from fabwafer.commands.options import Data, Json
 from fabwafer.commands.system import CAMERA_FILE, address, data_directory
+from fabwafer.commands.text import one_line
 from fabwafer.errors import FabwaferError
 
 if TYPE_CHECKING:
@@ -184,9 +185,22 @@ async def _send(
 
 def _show(file: Path, shown: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        fields = ("stored", "imgid", "prediction", "probability", "wafer", "model", "timestamp")
+        fields = (
+            "stored",
+            "imgid",
+            "prediction",
+            "probability",
+            "wafer",
+            "review",
+            "review_reason",
+            "review_detail",
+            "model",
+            "timestamp",
+        )
         print(json.dumps({"image": str(file), **{name: shown.get(name) for name in fields}}), flush=True)
     elif "prediction" in shown:
-        print(f"{file}: {shown['prediction']} {shown['probability']:.0%}", flush=True)
+        reason = shown.get("review_detail") or shown.get("review_reason")
+        more = f" (a person should look: {one_line(str(reason))})" if reason else ""
+        print(f"{file}: {shown['prediction']} {shown['probability']:.0%}{more}", flush=True)
     else:
         print(f"{file}: {'stored, no prediction yet' if shown['stored'] else 'NOT stored'}", flush=True)

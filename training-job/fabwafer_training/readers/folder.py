@@ -8,7 +8,7 @@ import numpy as np
 
 from fabwafer.maps.image_file import BadImageError
 from fabwafer.maps.plausibility import NotAWaferMapError
-from fabwafer.maps.wafermap import decode, encode
+from fabwafer.maps.wafermap import encode, read
 from fabwafer_training.dataset import DataError, Dataset, check_classes
 
 PARTS: Final = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
@@ -23,7 +23,8 @@ def read_folder(path: Path) -> Dataset:
     What is hidden, and files that are no pictures, are passed over.
 
     Raises:
-        DataError: There are no pictures, one cannot be read or is no wafer map, or some lie where they would be missed.
+        DataError: There are no pictures, one cannot be read, is no wafer map or has unknown colours, or some lie where
+            they would be missed.
     """
     folders = _folders(path)
     parts = [folder for folder in folders if folder.name.lower() in PARTS]
@@ -35,11 +36,14 @@ def read_folder(path: Path) -> Dataset:
         for folder in _folders(part):
             for file in _pictures(folder):
                 try:
-                    grids.append(decode(file.read_bytes()))
+                    found = read(file.read_bytes())
                 except (BadImageError, NotAWaferMapError) as error:
                     raise DataError(f"{file}: {error}") from None
                 except OSError as error:
                     raise DataError(f"{file}: {error.strerror}") from None
+                if found.doubt:
+                    raise DataError(f"{file}: {found.doubt}")
+                grids.append(found.grid)
                 labels.append(folder.name)
                 groups.append(str(file.relative_to(path)))
                 split.append(PARTS[part.name.lower()] if parts else "")
