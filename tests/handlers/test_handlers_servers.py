@@ -42,6 +42,7 @@ def test_v2_answers_what_the_classifier_says_in_the_promised_types_and_shapes(
         "defect": ("BOOL", [3]),
         "wafer": ("BOOL", [3]),
         "review": ("BOOL", [3]),
+        "review_reason": ("BYTES", [3]),
         "error": ("BYTES", [3]),
         "embedding": ("FP32", [3, 8]),
         "map": ("BYTES", [3]),
