@@ -36,7 +36,10 @@ def test_it_says_that_the_model_is_ready_in_both_versions(server: KServe) -> Non
 def test_its_metadata_names_input_and_outputs(server: KServe) -> None:
     status, metadata = post(f"{server.url}/v2/models/wafer", None)
     assert status == 200
-    assert metadata["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
+    assert metadata["inputs"] == [
+        {"name": "image", "datatype": "BYTES", "shape": [-1]},
+        {"name": "colours", "datatype": "BYTES", "shape": [-1]},
+    ]
     answered = post(f"{server.url}/v2/models/wafer/infer", v2(b64(image())))[1]["outputs"]
     described = {output["name"]: (output["datatype"], len(output["shape"])) for output in metadata["outputs"]}
     assert described == {output["name"]: (output["datatype"], len(output["shape"])) for output in answered}
