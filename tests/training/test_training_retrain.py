@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,7 @@ def test_a_small_gold_set_publishes_a_version_that_waits_for_a_person(
         f"Retrained from first with reviewed maps: {outcome.learned} learned, {outcome.held_out} held out."
     )
     names = {path.name for path in folder.iterdir()}
-    files = {"model.onnx", "model-int8.onnx", "weights.npz", "training-maps.bin"}
+    files = {"likeness.npz", "model.onnx", "model-int8.onnx", "weights.npz", "training-maps.bin"}
     assert names == {"card.json", "wafer.mar", "report"} | files
     seen, before = (read_seen_maps(path, read_card(path)) for path in (folder, champion))
     assert seen is not None
@@ -307,7 +307,7 @@ def test_going_on_with_other_classes_keeps_all_but_the_last_layer(champion: Path
     card = read_card(tmp_path / "out")
     assert card.classes == ["global", "local"]
     assert card.description == "Trained on from wafer first."
-    assert card.training["shape"] == {"widths": [8, 16], "blocks": 1}
+    assert card.training["shape"] == asdict(Shape((8, 16), 1)) | {"widths": [8, 16]}
     assert {one.label for one in Classifier(tmp_path / "out").classify_grids(own.grids)} <= {"global", "local"}
 
 
