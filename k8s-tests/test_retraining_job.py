@@ -12,6 +12,7 @@ REVIEWS = ("--reviews", "synthetic:45:77")
 SHORT = ("--epochs", "1", "--maps-per-epoch", "128")
 FILES = {
     "card.json",
+    "likeness.npz",
     "model.onnx",
     "model-int8.onnx",
     "weights.npz",
