@@ -16,7 +16,6 @@ FILES = {
     "model.onnx",
     "model-int8.onnx",
     "weights.npz",
-    "training-maps.bin",
     "wafer.mar",
     "report/gate.json",
     "report/evaluation.json",
