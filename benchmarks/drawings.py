@@ -73,7 +73,7 @@ def main() -> None:
             f"{_milliseconds(result.seconds)}",
             flush=True,
         )
-    each = options.non_wafers // len(KINDS)
+    each = max(1, options.non_wafers // len(KINDS))
     print(f"\n{'kind of non-wafer':44s}  accepted")
     total = 0
     for kind in KINDS:

@@ -7,17 +7,16 @@ memory, and the launch of some hundred kernels a step. On a machine without a GP
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fabwafer_training.augment import DRAWING_SHARES, turn
 from fabwafer_training.network import Shape, WaferNet
-from fabwafer_training.train import loss_of, precision
+from fabwafer_training.train import AVERAGE_DECAY, loss_of, precision, rate_at
 
 WARM_UP_STEPS = 3
 """Steps before the capture: they allocate what the graph then reuses."""
@@ -33,7 +32,6 @@ class Recipe:
         batch: Maps in a step.
         rate: The highest learning rate: up over the first twentieth of the steps, then down along a cosine.
         decay: AdamW's weight decay, for matrices.
-        average: How much of the moving average of the weights stays at each step.
         seed: Decides all draws and the weights that it starts from.
     """
 
@@ -42,7 +40,6 @@ class Recipe:
     batch: int = 256
     rate: float = 4e-3
     decay: float = 0.05
-    average: float = 0.998
     seed: int = 0
 
 
@@ -66,7 +63,6 @@ class Run:
     loss: Tensor
     stream: "torch.cuda.Stream | None" = None
     graph: "torch.cuda.CUDAGraph | None" = None
-    losses: list[float] = field(default_factory=list)
 
     def advance(self) -> None:
         """Take one step."""
@@ -108,7 +104,7 @@ def start(
     steps = math.ceil(recipe.maps / recipe.batch)
     rows, drawings, turns = _draws(recipe, lesson.weights, steps, device)
     targets = torch.from_numpy(lesson.targets).to(device)
-    rates = torch.tensor([_rate(step, steps) * recipe.rate for step in range(steps)], device=device)
+    rates = torch.tensor([rate_at(step, steps=steps, share=recipe.rate) for step in range(steps)], device=device)
     rate, position = rates[0].clone(), torch.zeros(1, dtype=torch.long, device=device)
     graphed = device.type == "cuda"
     parameters = list(network.parameters())
@@ -146,7 +142,7 @@ def start(
                 group["lr"] = float(rate)
         optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(averages, state, 1 - recipe.average)
+            torch._foreach_lerp_(averages, state, 1 - AVERAGE_DECAY)
             loss_sum.add_(loss.detach())
             position.add_(1)
 
@@ -164,13 +160,12 @@ def start(
     return run
 
 
-def go(runs: Sequence[Run], tell: Callable[[str], None], *, most_seconds: float = math.inf) -> float:
+def go(runs: Sequence[Run], tell: Callable[[str], None]) -> float:
     """Take all steps of several runs at once, and leave each network with the average of its weights.
 
     Args:
         runs: What `start` returned.
         tell: Called with a sentence now and then.
-        most_seconds: When to stop taking steps, to measure a rate.
 
     Returns:
         Steps in a second, over all runs.
@@ -181,14 +176,12 @@ def go(runs: Sequence[Run], tell: Callable[[str], None], *, most_seconds: float 
             if number < run.steps:
                 run.advance()
                 taken += 1
-        if (number + 1) % max(1, most // 8) == 0 or time.monotonic() - began > most_seconds:
+        if (number + 1) % max(1, most // 8) == 0:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             seconds = time.monotonic() - began
             losses = ", ".join(f"{run.name} {float(run.loss) / (number + 1):.3f}" for run in runs)
             tell(f"  step {number + 1} of {most}, {seconds:.0f} s; mean loss so far: {losses}")
-            if seconds > most_seconds:
-                break
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     rate = taken / (time.monotonic() - began)
@@ -217,23 +210,6 @@ def outputs(network: WaferNet, inputs: Tensor, drawing: int = 0) -> dict[str, ND
     return {name: torch.cat(part).cpu().numpy() for name, part in parts.items() if part}
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Read what `weights_of` returned and was saved."""
-    with np.load(file, allow_pickle=False) as archive:
-        return {
-            name: torch.from_numpy(value.astype(np.float32) if value.ndim > 1 else value)
-            for name, value in archive.items()
-        }
-
-
-def weights_of(network: nn.Module) -> dict[str, NDArray[np.generic]]:
-    """Return a network's weights as `fabwafer_training.weights` writes them: matrices in half precision."""
-    return {
-        name: value.cpu().numpy().astype(np.float16) if value.ndim > 1 else value.cpu().numpy()
-        for name, value in network.state_dict().items()
-    }
-
-
 def _draws(
     recipe: Recipe, weights: NDArray[np.float64], steps: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -246,11 +222,3 @@ def _draws(
     turns = torch.rand((steps, recipe.batch, 3), generator=generator) < 0.5
     shape = (steps, recipe.batch)
     return rows.reshape(shape).to(device), drawings.reshape(shape).to(device), turns.to(device)
-
-
-def _rate(step: int, steps: int) -> float:
-    """Return the share of the highest rate at a step, as `fabwafer train` does."""
-    warm = max(1, steps // 20)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,7 @@ from torch.nn import functional
 from fabwafer.maps.scaling import scale
 from fabwafer_training.augment import draw_many
 from fabwafer_training.calibrate import softmax
-from fabwafer_training.dataset import Dataset
+from fabwafer_training.dataset import Dataset, numbered
 from fabwafer_training.job import classes_of
 from fabwafer_training.metrics import measure
 from fabwafer_training.readers import read
@@ -71,15 +71,10 @@ def read_maps(source: str, count: int) -> Maps:
     return Maps(
         classes,
         inputs,
-        numbers(chosen, classes),
+        numbered(chosen, classes),
         np.stack([scale(grid) for grid in held.grids]),
-        numbers(held, classes),
+        numbered(held, classes),
     )
-
-
-def numbers(data: Dataset, classes: Sequence[str]) -> NDArray[np.intp]:
-    """Return the class number of each map, [n]."""
-    return np.array([classes.index(label) for label in data.labels.tolist()], dtype=np.intp)
 
 
 def fit(

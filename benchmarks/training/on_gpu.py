@@ -21,24 +21,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.training.graphed import Lesson, Recipe, Run, go, outputs, read_weights, start, weights_of
+from benchmarks.training.graphed import Lesson, Recipe, Run, go, outputs, start
 from fabwafer.models.likeness import Likeness
 from fabwafer_training.augment import DRAWINGS, draw_many
 from fabwafer_training.calibrate import fit_prior, fit_temperature, log_prior, softmax
-from fabwafer_training.dataset import Dataset
-from fabwafer_training.epochs import MIXED_SHARE, even_weights
+from fabwafer_training.dataset import Dataset, numbered
+from fabwafer_training.epochs import add_mixed_weights, even_weights
 from fabwafer_training.job import classes_of
 from fabwafer_training.metrics import area_under_curve, measure, measure_patterns, recall_at
 from fabwafer_training.mixing import mix
 from fabwafer_training.network import Shape, parameters
 from fabwafer_training.readers import read
-from fabwafer_training.soft_targets import smooth_labels
-from fabwafer_training.splits import clean, grouped_folds, held_out_from_training
+from fabwafer_training.soft_targets import distil, smooth_labels, with_patterns
+from fabwafer_training.splits import clean, gold_half, grouped_folds, held_out_from_training
+from fabwafer_training.train import Settings
+from fabwafer_training.weights import read_arrays, write_weights
 
 SHAPE = Shape((32, 64, 128, 256), 2, excitation=True, pyramid=True, patterns=True)
-SMOOTHING = 0.05
-EVENNESS = 0.5
-TEACHER_SHARE = 0.7
 RATE_STEPS = 60
 COMPILING_PAYS = 1.15
 """How much faster compiled steps must be: each kind of network is compiled anew, which takes a while."""
@@ -49,9 +48,9 @@ class Maps:
     """All maps, on the device.
 
     Attributes:
-        data: The real maps, cleaned; the mixed maps follow them in `inputs` and `patterns`.
+        data: The real maps, cleaned; the mixed maps follow them in `inputs`, those of the training lots first.
         inputs: In each drawing times 255, uint8 [real + mixed, drawings, channels, size, size].
-        patterns: Which classes each map shows, bool [real + mixed, classes].
+        mixed: Which classes each mixed map shows, bool [mixed, classes].
         held_out: Which real maps run A holds out, bool [real].
         gold: Which of those neither run trains on, bool [real].
         mixed_held_out: Which mixed maps are made of maps that are held out, bool [mixed].
@@ -61,7 +60,7 @@ class Maps:
     classes: list[str]
     targets: NDArray[np.intp]
     inputs: Tensor
-    patterns: NDArray[np.bool_]
+    mixed: NDArray[np.bool_]
     held_out: NDArray[np.bool_]
     gold: NDArray[np.bool_]
     mixed_held_out: NDArray[np.bool_]
@@ -70,7 +69,7 @@ class Maps:
         self,
         chosen: NDArray[np.bool_],
         *,
-        evenness: float = EVENNESS,
+        evenness: float = Settings().evenness,
         patterns: bool = True,
         soft: NDArray[np.float32] | None = None,
     ) -> Lesson:
@@ -82,17 +81,15 @@ class Maps:
             patterns: Whether it learns patterns too.
             soft: Probabilities to learn in place of the labels alone, [real, classes].
         """
-        classes = len(self.classes)
-        wanted = np.zeros((len(self.patterns), classes), dtype=np.float32)
-        wanted[: len(chosen)] = smooth_labels(self.targets, classes, SMOOTHING) if soft is None else soft
-        weights = np.zeros(len(self.patterns))
-        rows = np.flatnonzero(chosen)
-        weights[rows] = even_weights(self.targets[rows], evenness)
-        if patterns:
-            mixed = len(chosen) + np.flatnonzero(~self.mixed_held_out)
-            weights[mixed] = weights.sum() * MIXED_SHARE / (1 - MIXED_SHARE) / max(1, len(mixed))
-            wanted = np.concatenate([wanted, self.patterns.astype(np.float32)], axis=1)
-        return Lesson(wanted, weights)
+        labels = smooth_labels(self.targets, len(self.classes), Settings().smoothing) if soft is None else soft
+        real = np.zeros(len(self.targets))
+        real[chosen] = even_weights(self.targets[chosen], evenness)
+        if not patterns:
+            nothing = np.zeros((len(self.mixed), len(self.classes)), dtype=np.float32)
+            return Lesson(np.concatenate([labels, nothing]), np.append(real, np.zeros(len(self.mixed))))
+        learned = int((~self.mixed_held_out).sum())  # the mixed maps of the training lots come first
+        weights = np.append(add_mixed_weights(real, learned), np.zeros(len(self.mixed) - learned))
+        return Lesson(with_patterns(labels, self.targets, self.mixed), weights)
 
 
 def _draw_part(part: tuple[list[NDArray[np.uint8]], int]) -> NDArray[np.uint8]:
@@ -116,23 +113,22 @@ def prepare(source: str, device: torch.device, most: int | None, mixed: int, fil
         cleaned = cleaned.subset(np.sort(np.random.default_rng(0).permutation(len(cleaned))[:most]))
     classes = classes_of(cleaned)
     held_out = held_out_from_training(cleaned, 0)
-    gold = np.zeros(len(cleaned), dtype=bool)
-    gold[held_out] = grouped_folds(cleaned.labels[held_out], cleaned.groups[held_out], 2, 0) == 0
+    gold = gold_half(cleaned, held_out, 0)
     sides = [cleaned.subset(np.flatnonzero(held_out == side)) for side in (False, True)]
     mixes = [mix(sides[0], classes, mixed, 0), mix(sides[1], classes, mixed // 8, 1)]
     grids = [*cleaned.grids, *mixes[0].grids, *mixes[1].grids]
-    targets = np.array([classes.index(label) for label in cleaned.labels.tolist()], dtype=np.intp)
     if file is not None and file.exists():
         drawn = np.load(file)
+        if len(drawn) != len(grids):
+            raise SystemExit(f"{file}: expected {len(grids)} drawn maps, found {len(drawn)}: they are of another run")
     else:
         drawn = draw_on_all_processors(grids)
         if file is not None:
             np.save(file, drawn)
     inputs = torch.from_numpy(drawn).to(device)
-    single = np.eye(len(classes), dtype=bool)[targets]
-    patterns = np.concatenate([single, mixes[0].patterns, mixes[1].patterns])
+    patterns = np.concatenate([one.patterns for one in mixes])
     mixed_held_out = np.repeat([False, True], [len(mixes[0].grids), len(mixes[1].grids)])
-    return Maps(cleaned, classes, targets, inputs, patterns, held_out, gold, mixed_held_out)
+    return Maps(cleaned, classes, numbered(cleaned, classes), inputs, patterns, held_out, gold, mixed_held_out)
 
 
 def figures(run: Run, maps: Maps) -> dict[str, Any]:
@@ -168,12 +164,13 @@ def figures(run: Run, maps: Maps) -> dict[str, Any]:
 
 def pattern_figures(run: Run, maps: Maps, rows: NDArray[np.intp]) -> dict[str, Any]:
     """Measure the layer of patterns at 0.5, on held-out maps of one pattern and on mixed ones."""
-    mixed = len(maps.data) + np.flatnonzero(maps.mixed_held_out)
+    mixed = np.flatnonzero(maps.mixed_held_out)
+    single = np.eye(len(maps.classes), dtype=bool)[maps.targets[rows]]
     found: dict[str, Any] = {}
-    for name, some in (("single", rows), ("mixed", mixed)):
+    for name, some, shown in (("single", rows, single), ("mixed", len(maps.data) + mixed, maps.mixed[mixed])):
         index = torch.from_numpy(some).to(maps.inputs.device)
-        said = outputs(run.network, maps.inputs[index])["patterns"] > 0
-        found[f"patterns, {name}"] = measure_patterns(said, maps.patterns[some], maps.classes)
+        named = outputs(run.network, maps.inputs[index])["patterns"] > 0
+        found[f"patterns, {name}"] = measure_patterns(named, shown, maps.classes)
     return found
 
 
@@ -228,7 +225,8 @@ def known_rate(folder: Path) -> tuple[bool, float]:
 def affordable(asked: argparse.Namespace, maps_an_epoch: int, results: Results) -> float:
     """Return how many of the epochs asked for fit into the seconds that a group of runs may take."""
     epochs = min(asked.epochs, asked.seconds * asked.rate / maps_an_epoch)
-    results.tell(f"{epochs:.1f} of {asked.epochs:.0f} epochs fit into {asked.seconds:.0f} s")
+    if epochs < asked.epochs:
+        results.tell(f"{epochs:.1f} of {asked.epochs:g} epochs fit into {asked.seconds:g} s")
     return float(epochs)
 
 
@@ -280,9 +278,9 @@ def train(maps: Maps, asked: argparse.Namespace, results: Results) -> None:
     together = np.log(np.maximum(probabilities, 1e-9))
     results.add("teachers together", ensemble(together, maps))
     best = max(teachers, key=lambda run: found[run.name]["macro_f1_valid"])
-    results.save("teacher", weights_of(best.network))
-    labels = smooth_labels(maps.targets, classes, SMOOTHING)
-    soft = ((1 - TEACHER_SHARE) * labels + TEACHER_SHARE * probabilities).astype(np.float32)
+    write_weights(asked.out / "teacher.npz", best.network)
+    labels = smooth_labels(maps.targets, classes, Settings().smoothing)
+    soft = distil(labels, probabilities)
     runs = []
     epochs = affordable(asked, 2 * count + 2 * int((~maps.gold).sum()), results)
     for name, chosen, wanted, seed in (
@@ -297,7 +295,7 @@ def train(maps: Maps, asked: argparse.Namespace, results: Results) -> None:
     go(runs, results.tell)
     for run in runs:
         results.add(run.name, figures(run, maps))
-        results.save(run.name.lower().replace(" ", "-"), weights_of(run.network))
+        write_weights(asked.out / f"{run.name.lower().replace(' ', '-')}.npz", run.network)
 
 
 def alone(maps: Maps, asked: argparse.Namespace, results: Results) -> None:
@@ -307,7 +305,7 @@ def alone(maps: Maps, asked: argparse.Namespace, results: Results) -> None:
     run = start("a", recipe, maps.lesson(chosen), maps.inputs, len(maps.classes), fuse=asked.fuse)
     results.tell(f"{run.steps} steps")
     go([run], results.tell)
-    results.save("a", weights_of(run.network))
+    write_weights(asked.out / "a.npz", run.network)
     results.add("a", figures(run, maps))
 
 
@@ -318,12 +316,10 @@ def further(maps: Maps, asked: argparse.Namespace, results: Results) -> None:
         count = int(chosen.sum())
         recipe = Recipe(SHAPE, int(asked.epochs * count), asked.batch, asked.highest, seed=51)
         lesson = maps.lesson(chosen)
-        run = start(
-            file.stem, recipe, lesson, maps.inputs, len(maps.classes), fuse=asked.fuse, begin=read_weights(file)
-        )
+        run = start(file.stem, recipe, lesson, maps.inputs, len(maps.classes), fuse=asked.fuse, begin=read_arrays(file))
         rate = go([run], results.tell)
         results.tell(f"{rate * asked.batch:.0f} maps a second")
-        results.save(f"{file.stem}-further", weights_of(run.network))
+        write_weights(asked.out / f"{file.stem}-further.npz", run.network)
         results.add(file.stem, figures(run, maps))
 
 

@@ -12,16 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.training.graphed import read_weights
 from benchmarks.training.on_gpu import SHAPE
 from fabwafer.models.card import read_card
-from fabwafer_training.augment import draw_many, draw_natively
+from fabwafer_training.augment import draw_many
 from fabwafer_training.job import MIXED_TO_MEASURE_ON, prepare
-from fabwafer_training.mixing import mix
 from fabwafer_training.network import WaferNet
 from fabwafer_training.package import Fitted, HeldOut, package
 from fabwafer_training.readers import read
-from fabwafer_training.splits import grouped_folds
+from fabwafer_training.splits import gold_half
+from fabwafer_training.weights import read_arrays
 
 
 def main() -> None:
@@ -38,26 +37,17 @@ def main() -> None:
 
     material = prepare(read(asked.data), 0, print)
     data, held_out = material.data, material.held_out
-    gold = np.zeros(len(data), dtype=bool)
-    gold[held_out] = grouped_folds(data.labels[held_out], data.groups[held_out], 2, 0) == 0
-    aside = held_out if asked.fitted is None else gold
+    aside = held_out if asked.fitted is None else gold_half(data, held_out, 0)
     network = WaferNet(len(material.classes), SHAPE).eval()
-    network.load_state_dict(read_weights(asked.weights))
-    measured_on = data.subset(np.flatnonzero(aside))
-    mixed = mix(measured_on, material.classes, MIXED_TO_MEASURE_ON, 1)
-    learned = data.subset(np.flatnonzero(~aside))
-    # Training maps are asked for their embeddings and ranges alone: how the others are drawn does not matter here.
-    nowhere = np.zeros(len(learned), dtype=bool)
-    inputs, _ = draw_many(learned.grids, nowhere, 0)
-    held_inputs, _ = draw_many(measured_on.grids, np.zeros(len(measured_on), dtype=bool), 0)
+    network.load_state_dict(read_arrays(asked.weights))
+    learned, measured_on = (data.subset(np.flatnonzero(aside == side)) for side in (False, True))
+    inputs, held_out_inputs = draw_many(data.grids, aside, 0)
     card = package(
         network,
         classes=material.classes,
         trained_on=learned,
         trained_inputs=inputs,
-        held_out=HeldOut(
-            held_inputs, material.targets[aside], measured_on.groups, draw_natively(mixed.grids), mixed.patterns
-        ),
+        held_out=HeldOut.of(measured_on, held_out_inputs, material.classes, mixed=MIXED_TO_MEASURE_ON, seed=1),
         folder=asked.out,
         about={"name": "wafer", "version": asked.version}
         | (json.loads(asked.card.read_text(encoding="utf-8")) if asked.card else {}),

@@ -307,5 +307,4 @@ def _differing_table(candidate: str, differing: list[tuple[str, str, int]]) -> "
 
 
 def _print(table: "Table") -> None:
-
     console().print(table)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = Commands()
 
-FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"]
+_FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"]
 _SHOWN: Final = 20
 
 
@@ -37,10 +37,10 @@ def records(
     ] = False,
     since: Annotated[
         datetime | None,
-        typer.Option(formats=FORMATS, help="Only wafers of which something was received at this local time or later."),
+        typer.Option(formats=_FORMATS, help="Only wafers of which something was received at this local time or later."),
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(formats=FORMATS, help="Only wafers received last before this local time.")
+        datetime | None, typer.Option(formats=_FORMATS, help="Only wafers received last before this local time.")
     ] = None,
     as_json: Json = False,
 ) -> None:

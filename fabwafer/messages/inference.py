@@ -6,8 +6,8 @@ from typing import Final, Literal
 MODEL_NAME: Final = "wafer"
 
 ReviewReason = Literal["", "unsure", "colours", "unlike", "not-a-wafer"]
-"""Why a person should look at an image; empty where nobody need. `unlike` is reserved for maps that are unlike those
-that the model was trained on."""
+"""Why a person should look at an image; empty where nobody need. `unlike`: the map is unlike those that the model was
+trained on."""
 WITHOUT_ALERT: Final[frozenset[ReviewReason]] = frozenset({"colours", "unlike"})
 """Reasons for which a prediction raises no alert: what it says may be about something that is not on the wafer."""
 
@@ -53,9 +53,7 @@ OUTPUTS: Final = (
     Tensor("defect", "BOOL", ("n",), "whether that class names a defect"),
     Tensor("wafer", "BOOL", ("n",), "whether the image shows a wafer map"),
     Tensor("review", "BOOL", ("n",), "whether a person should look at it"),
-    Tensor(
-        "review_reason", "BYTES", ("n",), "why: `unsure`, `colours`, `unlike` (reserved), `not-a-wafer`; empty if not"
-    ),
+    Tensor("review_reason", "BYTES", ("n",), "why: `unsure`, `colours`, `unlike`, `not-a-wafer`; empty if not"),
     Tensor(
         "error",
         "BYTES",

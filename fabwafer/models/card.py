@@ -87,7 +87,7 @@ class ModelCard(_Part):
     weights: ModelFile | None = None
     likeness: ModelFile | None = None
     unlike_distance: float | None = Field(default=None, gt=0)
-    patterns: dict[str, float] | None = None
+    patterns: dict[ClassName, float] | None = None
     training_maps: ModelFile | None = None
     temperature: float = Field(gt=0)
     thresholds: dict[ClassName, float]

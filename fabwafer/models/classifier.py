@@ -179,7 +179,7 @@ class Classifier:
 
     def _check_finite(self, grids: Sequence[NDArray[np.uint8]]) -> None:
         inputs = np.stack([scale(grid) for grid in grids])
-        outputs = dict(zip(OUTPUTS, self._session.run(list(OUTPUTS), {self._input: inputs}), strict=True))
+        outputs = dict(zip(self._outputs, self._session.run(self._outputs, {self._input: inputs}), strict=True))
         for name, values in outputs.items():
             finite = np.isfinite(values).reshape(len(grids), -1).all(axis=1)
             if not finite.all():
@@ -232,11 +232,17 @@ def _likeness(directory: Path, card: ModelCard) -> Likeness | None:
         found = Likeness.read(read_checked(directory, card.likeness))
     except ValueError as error:
         raise ModelRefusedError(f"the model file {directory / card.likeness.name}: {error}") from None
-    if found.centres.shape != (len(card.classes), card.embedding_size):
+    size = card.embedding_size
+    if found.centres.shape != (len(card.classes), size):
         raise ModelRefusedError(
-            f"{card.likeness.name}: expected {len(card.classes)} classes of {card.embedding_size} numbers, "
-            f"found {found.centres.shape}"
+            f"{card.likeness.name}: expected {len(card.classes)} classes of {size} numbers, found {found.centres.shape}"
         )
+    if found.whitening.shape != (size, size):
+        raise ModelRefusedError(
+            f"{card.likeness.name}: expected a whitening of {size} x {size} numbers, found {found.whitening.shape}"
+        )
+    if not (np.isfinite(found.whitening).all() and np.isfinite(found.centres).all()):
+        raise ModelRefusedError(f"{card.likeness.name}: expected finite numbers, found others: nothing would be unlike")
     return found
 
 

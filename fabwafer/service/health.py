@@ -38,9 +38,8 @@ class HealthServer:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/readyz", self._ready)
-        logger = logging.getLogger("aiohttp.server")
-        logger.addFilter(_is_our_own)
-        self._runner = web.AppRunner(app, access_log=None, logger=logger)
+        logging.getLogger("aiohttp.server").addFilter(_is_our_own)
+        self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
         bound = self._runner.addresses[0][1]

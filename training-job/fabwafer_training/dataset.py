@@ -86,6 +86,16 @@ class Dataset:
         return hashlib.sha256(b"\n".join(rows)).hexdigest()
 
 
+def numbered(data: Dataset, classes: Sequence[str]) -> NDArray[np.intp]:
+    """Return the class number of each map, [n].
+
+    Raises:
+        KeyError: A label is none of the classes.
+    """
+    numbers = {name: number for number, name in enumerate(classes)}
+    return np.array([numbers[label] for label in data.labels.tolist()], dtype=np.intp)
+
+
 def check_classes(source: str, data: Dataset) -> None:
     """Check that the labels can be names of classes.
 

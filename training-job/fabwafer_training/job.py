@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fabwafer.defects import SHIPPED_CLASSES
 from fabwafer.models.card import ModelCard, ModelRefusedError, read_card
 from fabwafer_training import processes
-from fabwafer_training.augment import draw_many, draw_natively
-from fabwafer_training.dataset import DataError, Dataset
+from fabwafer_training.augment import draw_many
+from fabwafer_training.dataset import DataError, Dataset, numbered
 from fabwafer_training.epochs import add_mixed_weights, even_weights
 from fabwafer_training.mixing import mix
 from fabwafer_training.network import Shape, WaferNet
@@ -62,8 +62,7 @@ class Material:
     @property
     def targets(self) -> NDArray[np.intp]:
         """The class number of each map, [n]."""
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        return np.array([numbers[label] for label in self.data.labels.tolist()], dtype=np.intp)
+        return numbered(self.data, self.classes)
 
     def side(self, held_out: bool) -> Dataset:
         """Return the held-out maps, or those to train on."""
@@ -165,7 +164,7 @@ def train_model(
     train(
         network,
         inputs,
-        with_patterns(soft_targets, mixed.patterns) if settings.shape.patterns else soft_targets,
+        with_patterns(soft_targets, targets[~held_out], mixed.patterns) if settings.shape.patterns else soft_targets,
         add_mixed_weights(even_weights(targets[~held_out], settings.evenness), len(mixed.grids)),
         settings=settings,
         folder=folder,
@@ -182,18 +181,17 @@ def train_model(
             "a lower learning rate may help"
         )
     tell("calibrating, exporting and quantising")
-    mixed_held_out = mix(material.side(held_out=True), material.classes, MIXED_TO_MEASURE_ON, settings.seed + 1)
     card = package(
         network,
         classes=material.classes,
         trained_on=learned,
         trained_inputs=inputs,
-        held_out=HeldOut(
+        held_out=HeldOut.of(
+            material.side(held_out=True),
             held_out_inputs,
-            targets[held_out],
-            material.data.groups[held_out],
-            draw_natively(mixed_held_out.grids),
-            mixed_held_out.patterns,
+            material.classes,
+            mixed=MIXED_TO_MEASURE_ON if settings.shape.patterns else 0,
+            seed=settings.seed + 1,
         ),
         folder=folder,
         about=about,

@@ -151,6 +151,7 @@ class PooledNet(nn.Module):
         self.stages = stages
         self.dropout = nn.Dropout(0.1)
         self.head = nn.Linear(embedding, classes)
+        self.patterns: nn.Linear | None = None
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -178,7 +179,8 @@ class WaferNet(PooledNet):
         super().__init__(stem, residual_stages(first, shape), shape.widths[-1], classes)
         self.shape = shape
         self.pyramid = Pyramid(shape.widths[-PYRAMID_STAGES:]) if shape.pyramid else None
-        self.patterns = nn.Linear(shape.widths[-1], classes) if shape.patterns else None
+        if shape.patterns:
+            self.patterns = nn.Linear(shape.widths[-1], classes)
 
     def features(self, maps: Tensor) -> Tensor:
         """Map scaled wafer maps [n, channels, size, size] to the last feature maps [n, embedding, h, w]."""
@@ -236,7 +238,7 @@ class Exported(nn.Module):
         head = self.network.head
         activations = functional.conv2d(features, head.weight[:, :, None, None])
         outputs = head(embedding), embedding, activations
-        patterns = getattr(self.network, "patterns", None)
+        patterns = self.network.patterns
         return outputs if patterns is None else (*outputs, patterns(embedding))
 
 

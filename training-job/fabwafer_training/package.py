@@ -15,7 +15,7 @@ from fabwafer.maps.scaling import CHANNELS, INPUT_SIZE, SCALING_VERSION
 from fabwafer.models.card import InputSpec, ModelCard, TrainingData, describe_file, write_card
 from fabwafer.models.classifier import PATTERNS
 from fabwafer.models.likeness import LIKENESS_NAME, Likeness
-from fabwafer_training.augment import DRAWINGS, as_inputs
+from fabwafer_training.augment import DRAWINGS, as_inputs, draw_natively
 from fabwafer_training.calibrate import (
     fit_pattern_thresholds,
     fit_prior,
@@ -24,8 +24,9 @@ from fabwafer_training.calibrate import (
     log_prior,
     softmax,
 )
-from fabwafer_training.dataset import Dataset
+from fabwafer_training.dataset import Dataset, numbered
 from fabwafer_training.metrics import measure, measure_patterns, natural_weights
+from fabwafer_training.mixing import mix
 from fabwafer_training.network import WaferNet, parameters
 from fabwafer_training.quantise import FLOAT_NAME, INT8_NAME, add_to_logits, export, quantise, run
 from fabwafer_training.seen_maps import SeenMaps, digests_of, write_seen_maps
@@ -55,6 +56,22 @@ class HeldOut:
     groups: NDArray[np.str_]
     mixed_inputs: NDArray[np.uint8]
     mixed: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls, data: Dataset, inputs: NDArray[np.uint8], classes: Sequence[str], *, mixed: int, seed: int
+    ) -> "HeldOut":
+        """Return held-out maps, with mixed ones made of them.
+
+        Args:
+            data: The maps.
+            inputs: In each drawing times 255, uint8 [n, drawings, channels, size, size].
+            classes: The class names.
+            mixed: How many mixed maps to make.
+            seed: Decides which.
+        """
+        made = mix(data, classes, mixed, seed)
+        return cls(inputs, numbered(data, classes), data.groups, draw_natively(made.grids), made.patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +127,7 @@ def package(
         seen_before: The maps that the model it was trained on from has seen; None where that is not known.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = {name: number for number, name in enumerate(classes)}
-    trained_targets = np.array([numbers[label] for label in trained_on.labels.tolist()])
+    trained_targets = numbered(trained_on, classes)
     prior = log_prior(np.bincount(trained_targets, minlength=len(classes)).astype(np.float64))
     some = _some_of_each(trained_targets, CALIBRATION_MAPS_A_CLASS)
     calibration = as_inputs(trained_inputs[some, np.arange(len(some)) % len(DRAWINGS)])

@@ -42,7 +42,7 @@ def export(network: PooledNet, path: Path) -> None:
             Exported(network).eval(),
             (torch.zeros(2, CHANNELS, INPUT_SIZE, INPUT_SIZE),),
             input_names=["maps"],
-            output_names=[*OUTPUTS, *([PATTERNS] if getattr(network, "patterns", None) is not None else [])],
+            output_names=[*OUTPUTS, *([PATTERNS] if network.patterns is not None else [])],
             dynamic_shapes={"maps": {0: torch.export.Dim("batch", min=1, max=4096)}},
             dynamo=True,
             verbose=False,

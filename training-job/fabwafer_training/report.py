@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fabwafer.models.classifier import Classifier
 from fabwafer_training.contradictions import Contradiction, contradictions, write_contradictions
-from fabwafer_training.dataset import DataError, Dataset
+from fabwafer_training.dataset import DataError, Dataset, numbered
 from fabwafer_training.metrics import alert_threshold, measure, natural_weights, risk_coverage
 from fabwafer_training.seen_maps import SeenMaps, seen_rows
 
@@ -47,17 +47,24 @@ def predict(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32],
     Raises:
         DataError: A label is none of the model's classes, or there are no maps.
     """
+    probabilities, targets, _ = _answers(classifier, data)
+    return probabilities, targets
+
+
+def _answers(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.bool_]]:
+    """Return what `predict` does, and which maps would go to review, [n]."""
     if len(data) == 0:
         raise DataError(f"{data.name}: there are no maps to measure on")
-    numbers = {name: number for number, name in enumerate(classifier.card.classes)}
-    unknown = sorted(set(data.labels.tolist()) - set(numbers))
+    classes = classifier.card.classes
+    unknown = sorted(set(data.labels.tolist()) - set(classes))
     if unknown:
         row = int(np.flatnonzero(data.labels == unknown[0])[0])
         raise DataError(
-            f"{data.name}: {data.names[row]}: label {unknown[0]!r} is none of the model's classes {', '.join(numbers)}"
+            f"{data.name}: {data.names[row]}: label {unknown[0]!r} is none of the model's classes {', '.join(classes)}"
         )
     found = classifier.classify_grids(data.grids)
-    return np.stack([one.probabilities for one in found]), np.array([numbers[label] for label in data.labels.tolist()])
+    probabilities, review = np.stack([one.probabilities for one in found]), np.array([one.review for one in found])
+    return probabilities, numbered(data, classes), review
 
 
 def evaluate(classifier: Classifier, data: Dataset, alert_precision: float, seen: SeenMaps | None = None) -> Evaluation:
@@ -72,15 +79,12 @@ def evaluate(classifier: Classifier, data: Dataset, alert_precision: float, seen
     Raises:
         DataError: A label is none of the model's classes.
     """
-    probabilities, targets = predict(classifier, data)
+    probabilities, targets, review = _answers(classifier, data)
     classes = classifier.card.classes
     good = classifier.card.good_class
     figures = measure(probabilities, targets, classes, good=good)
     weights = natural_weights(targets, classes, good)
-    guessed = probabilities.argmax(axis=1)
-    thresholds = np.array([classifier.card.thresholds[name] for name in classes])
-    accepted = probabilities.max(axis=1) >= thresholds[guessed]
-    wrong = (guessed != targets)[accepted]
+    wrong = (probabilities.argmax(axis=1) != targets)[~review]
     figures |= {
         "at_natural_share": measure(probabilities, targets, classes, weights, good=good)
         if weights is not None
@@ -91,7 +95,7 @@ def evaluate(classifier: Classifier, data: Dataset, alert_precision: float, seen
             "threshold": alert_threshold(probabilities, targets, classes, alert_precision, good),
         },
         "review": {
-            "share": float(1 - accepted.mean()),
+            "share": float(review.mean()),
             "error_rate_of_others": float(wrong.mean()) if len(wrong) else 0.0,
         },
         "model": {

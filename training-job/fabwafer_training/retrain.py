@@ -22,7 +22,7 @@ from fabwafer_training.known_classes import of_known_classes
 from fabwafer_training.limits import Limits
 from fabwafer_training.report import evaluate, write_report
 from fabwafer_training.seen_maps import SeenMaps, read_seen_maps, seen_rows
-from fabwafer_training.splits import clean, grouped_folds, held_out_by_name, held_out_from_training
+from fabwafer_training.splits import clean, gold_half, held_out_by_name, held_out_from_training
 from fabwafer_training.train import CHECKPOINT, Epoch, Settings
 
 ALERT_PRECISION = 0.95
@@ -118,8 +118,7 @@ def split(
             f"expected at least {LEAST_HELD_OUT} groups of maps held out to calibrate and compare with, found "
             f"{len(set(cleaned.groups[aside].tolist()))}: give more base maps: --base or FABWAFER_BASE"
         )
-    gold = np.zeros(len(cleaned), dtype=bool)
-    gold[aside] = grouped_folds(cleaned.labels[aside], cleaned.groups[aside], 2, champion_seed) == 0
+    gold = gold_half(cleaned, aside, champion_seed)
     rest = cleaned.subset(np.flatnonzero(~gold))
     gold_maps = cleaned.subset(np.flatnonzero(gold))
     gold_maps = gold_maps.subset(np.flatnonzero(~seen_rows(gold_maps, seen)))

@@ -35,22 +35,25 @@ def smooth_labels(targets: NDArray[np.intp], classes: int, smoothing: float) -> 
     return soft_targets
 
 
-def with_patterns(soft_targets: NDArray[np.float32], mixed: NDArray[np.bool_]) -> NDArray[np.float32]:
+def with_patterns(
+    soft_targets: NDArray[np.float32], targets: NDArray[np.intp], mixed: NDArray[np.bool_]
+) -> NDArray[np.float32]:
     """Return the targets of a network that names one class and each of several patterns.
 
     Args:
-        soft_targets: Of maps of one class, [n, classes]; the most probable one is the pattern that they show.
+        soft_targets: Of maps of one class, [n, classes].
+        targets: Their class numbers, [n]: the pattern that each shows, whatever a teacher says of it.
         mixed: Which classes mixed maps show, bool [m, classes]: they have no one class, so their soft targets are 0.
 
     Returns:
         What `fabwafer_training.train.loss_of` takes: [n + m, 2 x classes], mixed maps last.
     """
     count, classes = soft_targets.shape
-    targets = np.zeros((count + len(mixed), 2 * classes), dtype=np.float32)
-    targets[:count, :classes] = soft_targets
-    targets[np.arange(count), classes + soft_targets.argmax(axis=1)] = 1
-    targets[count:, classes:] = mixed
-    return targets
+    both = np.zeros((count + len(mixed), 2 * classes), dtype=np.float32)
+    both[:count, :classes] = soft_targets
+    both[np.arange(count), classes + targets] = 1
+    both[count:, classes:] = mixed
+    return both
 
 
 def distil(

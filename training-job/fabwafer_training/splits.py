@@ -90,6 +90,13 @@ def held_out_from_training(data: Dataset, seed: int) -> NDArray[np.bool_]:
     return held_out
 
 
+def gold_half(data: Dataset, held_out: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+    """Tell which of the held-out maps are the gold set, [n]: whole groups, half of each class."""
+    gold = np.zeros(len(data), dtype=bool)
+    gold[held_out] = grouped_folds(data.labels[held_out], data.groups[held_out], 2, seed) == 0
+    return gold
+
+
 def held_out_by_name(groups: NDArray[np.str_]) -> NDArray[np.bool_]:
     """Tell which maps of growing data to hold out, [n]: about a fifth of the groups, by the hash of their names.
 

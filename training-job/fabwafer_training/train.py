@@ -229,7 +229,7 @@ class _Module(LightningModule):
             for matrices, decay in ((True, self._settings.decay), (False, 0.0))
         ]
         rates: list[Callable[[int], float]] = [
-            partial(_rate_at, steps=self._steps, share=layer.share) for layer in self._layers for _ in range(2)
+            partial(rate_at, steps=self._steps, share=layer.share) for layer in self._layers for _ in range(2)
         ]
         optimizer = torch.optim.AdamW(groups, lr=self._settings.rate)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
@@ -290,7 +290,7 @@ def _average_in(averaged: Sequence[Tensor], current: Sequence[Tensor], seen: Ten
             mean.copy_(now)
 
 
-def _rate_at(step: int, *, steps: int, share: float) -> float:
+def rate_at(step: int, *, steps: int, share: float) -> float:
     """Return the share of the highest rate at a step: linear warm-up over the first twentieth, then half a cosine."""
     warm = max(1, steps // 20)
     if step < warm:

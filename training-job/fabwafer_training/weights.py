@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -15,11 +16,18 @@ NAME = "weights.npz"
 
 def write_weights(path: Path, network: WaferNet) -> None:
     """Write a network's weights: matrices in half precision, which is finer than they are trained to."""
-    arrays = {
-        name: value.numpy().astype(np.float16) if value.ndim > 1 else value.numpy()
-        for name, value in network.state_dict().items()
-    }
-    np.savez_compressed(path, **arrays)
+    state = {name: value.cpu().numpy() for name, value in network.state_dict().items()}
+    arrays = {name: value.astype(np.float16) if value.ndim > 1 else value for name, value in state.items()}
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def read_arrays(file: Path | BinaryIO) -> dict[str, Tensor]:
+    """Read what `write_weights` wrote: a network's state in single precision."""
+    with np.load(file, allow_pickle=False) as archive:
+        return {
+            name: torch.from_numpy(value.astype(np.float32) if value.ndim > 1 else value)
+            for name, value in archive.items()
+        }
 
 
 def interpolate_weights(network: WaferNet, start: dict[str, Tensor], share: float) -> None:
@@ -46,10 +54,6 @@ def read_weights(directory: Path, card: ModelCard) -> tuple[dict[str, Tensor], S
     """
     if card.weights is None or "shape" not in card.training:
         raise ModelRefusedError(f"the model {card.name} {card.version} came without weights to go on from")
-    with np.load(io.BytesIO(read_checked(directory, card.weights)), allow_pickle=False) as archive:
-        state = {
-            name: torch.from_numpy(archive[name].astype(np.float32) if archive[name].ndim > 1 else archive[name])
-            for name in archive.files
-        }
+    state = read_arrays(io.BytesIO(read_checked(directory, card.weights)))
     shape = card.training["shape"]
     return state, Shape(**{**shape, "widths": tuple(shape["widths"])})
