@@ -109,6 +109,7 @@ def _print_table(opened: "Records", wanted: "Filter") -> None:
     from rich.box import SIMPLE
     from rich.table import Table
 
+    # Narrow but for the wafer: a terminal of 80 columns shows its name in one or two lines.
     headings = ("received", "wafer", "prediction", "prob.", "by", "yield", "alert", "review")
     table = Table(*headings, box=SIMPLE, padding=(0, 1, 0, 0))
     for column in table.columns:
@@ -137,6 +138,6 @@ def _cells(row: "WaferRow") -> "list[Text]":
         (row.model if row.source == "cluster" else row.source) or "",
         f"{row.map.passed / dies:.1%}" if row.map and dies else "",
         "yes" if row.alert else "",
-        row.reviewed or (f"needed{f': {row.review_reason}' if row.review_reason else ''}" if row.review else ""),
+        row.reviewed or ((row.review_reason or "needed") if row.review else ""),
     ]
     return [Text(one_line(cell)) for cell in cells]

@@ -181,6 +181,36 @@ def test_the_command_starts_without_the_migrations_or_anything_heavier() -> None
     assert done.stdout.strip() == "[]"
 
 
+def test_the_reason_for_a_review_stands_in_the_table_of_a_narrow_terminal(database: str) -> None:
+    with Records(database) as records:
+        records.store_predictions(
+            [
+                predicted(
+                    "Near-full",
+                    0.94,
+                    fab="demo",
+                    camera="camera1",
+                    imgid="026-Scratch",
+                    model="0.5.1",
+                    review=True,
+                    review_reason="unsure",
+                    map=COUNTS,
+                )
+            ]
+        )
+    done = subprocess.run(
+        [sys.executable, "-m", "fabwafer.cli", "records"],
+        env={"HOME": "/nonexistent", "COLUMNS": "80", "FABWAFER_DATABASE_URL": database},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    assert any("unsure" in line for line in lines)
+    assert len(lines) <= 5, done.stdout
+
+
 def test_wafers_are_found_by_when_they_were_received(database: str) -> None:
     noon = datetime(2026, 5, 4, 12, 0).astimezone()
     with Records(database) as records:
