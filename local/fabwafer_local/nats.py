@@ -9,27 +9,19 @@ import socket
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 import nats
 from nats.errors import Error as NatsError
 
-from fabwafer.service.files import replace_file
+from fabwafer_bridge.nats_files import JETSTREAM_FILE, MQTT_FILE, SERVER_FILE, write
 
-CONFIG_FILE: Final = "nats.conf"
-SERVER_FILE: Final = "server.conf"
-JETSTREAM_FILE: Final = "jetstream.conf"
-MQTT_FILE: Final = "mqtt.conf"
-USERS_FILE: Final = "users.conf"
 LOG_FILE: Final = "nats.log"
 STORE_DIRECTORY: Final = "jetstream"
 MAX_FILE_STORE: Final = 2**50
 """No limit: the streams have theirs. By default it is three quarters of what is free at the start, and a server that
 starts again on a fuller disk takes no message for streams that it allowed before (2.15.1)."""
-
-_SHIPPED: Final = files("fabwafer_bridge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +99,8 @@ def write_config(
         f"max_file_store: {MAX_FILE_STORE}",
     ]
     mqtt = [f"host: {host}", f"port: {mqtt_port}"]
-    for name, lines in ((SERVER_FILE, server), (JETSTREAM_FILE, jetstream), (MQTT_FILE, mqtt)):
-        replace_file(directory / name, "\n".join(lines) + "\n")
-    users = directory / USERS_FILE
-    if not users.exists():
-        replace_file(users, (_SHIPPED / USERS_FILE).read_bytes())
-    config = directory / CONFIG_FILE
-    replace_file(config, (_SHIPPED / CONFIG_FILE).read_bytes())
-    return config
+    pieces = {SERVER_FILE: server, JETSTREAM_FILE: jetstream, MQTT_FILE: mqtt}
+    return write(directory, {name: "\n".join(lines) + "\n" for name, lines in pieces.items()})
 
 
 def is_ready(client_port: int, mqtt_port: int, host: str = "127.0.0.1") -> bool:

@@ -21,6 +21,7 @@ from fabwafer.models.reconciler import Reconciler
 from fabwafer.models.store import Store
 from fabwafer.records import Records, migrate
 from fabwafer.service.files import replace_file
+from fabwafer_bridge.nats_files import USERS_FILE
 from fabwafer_handlers.management import Management, TorchServe
 from fabwafer_local import nats, torchserve
 from fabwafer_local.ports import Ports, free_ports
@@ -218,7 +219,7 @@ class Stack:
         argv = fabwafer_command(
             "device-auth",
             "--users-file",
-            str(directory / nats.USERS_FILE),
+            str(directory / USERS_FILE),
             "--log-file",
             str(directory / nats.LOG_FILE),
             "--metrics-port",

@@ -14,6 +14,7 @@ import bcrypt
 import pytest
 
 from fabwafer_bridge.devices import BCRYPT_COST, Device
+from fabwafer_bridge.nats_files import USERS_FILE
 from fabwafer_bridge.users_file import user_line
 from fabwafer_local import nats
 from fabwafer_local.ports import free_ports
@@ -77,7 +78,7 @@ class NatsServer:
     @property
     def users_file(self) -> Path:
         """The file with the users of the account FAB."""
-        return self.directory / nats.USERS_FILE
+        return self.directory / USERS_FILE
 
     @property
     def pid(self) -> int:
