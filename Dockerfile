@@ -20,7 +20,7 @@ FROM python AS requirements
 WORKDIR /requirements
 COPY pyproject.toml requirements.py constraints.txt ./
 RUN python requirements.py bridge > bridge.txt \
-    && python requirements.py serve > handlers.txt \
+    && python requirements.py serve s3 > handlers.txt \
     && python requirements.py training postgres > training-job.txt \
     && grep '^torch==' handlers.txt > torch.txt
 

@@ -28,6 +28,10 @@ class StoreError(FabwaferError):
     """A store that cannot be used, or a version that cannot be read or written. The text says why."""
 
 
+class StoreUnavailableError(StoreError):
+    """A store that does not answer now, or refuses this user. The text says why; a later try may succeed."""
+
+
 class DamagedError(StoreError):
     """A version whose card cannot be read, or whose files are not those of its card."""
 
@@ -215,7 +219,7 @@ class FolderStore(Store):
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise StoreError(f"the model store {self} cannot be used: {error.strerror}") from None
+            raise StoreUnavailableError(f"the model store {self} cannot be used: {error.strerror}") from None
         return sorted(name for name in found if _NAME.fullmatch(name))
 
     def read(self, version: str, name: str) -> bytes:
@@ -345,7 +349,7 @@ class BucketStore(Store):
         try:
             yield
         except (OSError, BotoCoreError) as error:
-            raise StoreError(f"the model store {self} cannot be used: {error}") from None
+            raise StoreUnavailableError(f"the model store {self} cannot be used: {error}") from None
 
 
 def open_store(address: str, work: Path | None = None) -> Store:

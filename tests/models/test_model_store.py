@@ -11,7 +11,7 @@ import pytest
 
 from fabwafer.commands.system import store_address
 from fabwafer.models.card import CARD_NAME, read_card
-from fabwafer.models.store import BucketStore, FolderStore, Store, StoreError, open_store
+from fabwafer.models.store import BucketStore, FolderStore, Store, StoreError, StoreUnavailableError, open_store
 from tests.support.object_store import Bucket
 from tests.support.tiny_models import make
 
@@ -232,15 +232,17 @@ def test_a_store_that_cannot_be_used_says_so_in_a_sentence(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(StoreError, match=r"the model store s3://no-such-bucket/models cannot be used: .*bucket"):
+    with pytest.raises(
+        StoreUnavailableError, match=r"the model store s3://no-such-bucket/models cannot be used: .*bucket"
+    ):
         BucketStore("s3://no-such-bucket/models", tmp_path).published("v1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
-    with pytest.raises(StoreError, match="cannot be used: The request signature"):
+    with pytest.raises(StoreUnavailableError, match="cannot be used: The request signature"):
         BucketStore(bucket.url, tmp_path).names()
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    with pytest.raises(StoreError, match=r"cannot be used: Unable to locate credentials"):
+    with pytest.raises(StoreUnavailableError, match=r"cannot be used: Unable to locate credentials"):
         BucketStore(bucket.url, tmp_path).names()
 
 
