@@ -10,9 +10,9 @@
 name: kserve-container
 {{ include "fabwafer.containerImage" (list . (include "fabwafer.serving" .)) }}
 {{- if $kserve }}
-command: [python, -m, fabwafer_handlers.kserve_model, --model_dir, /mnt/models/wafer]
+command: [python, -m, fabwafer_handlers.kserve_model, --model_dir, /models/wafer]
 {{- else }}
-command: [python, -m, fabwafer_handlers.serve, --config, /mnt/models/config.properties]
+command: [python, -m, fabwafer_handlers.serve, --config, /models/config.properties]
 {{- end }}
 {{- with .Values.predictor.extraEnv }}
 env: {{- toYaml . | nindent 2 }}
@@ -46,7 +46,7 @@ lifecycle:
 resources: {{- toYaml .Values.predictor.resources | nindent 2 }}
 securityContext: {{- include "fabwafer.containerSecurity" . | nindent 2 }}
 volumeMounts:
-  - {name: model, mountPath: /mnt/models}
+  - {name: model, mountPath: /models}
   - {name: tmp, mountPath: /tmp}
   {{- with .Values.predictor.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
@@ -57,14 +57,14 @@ volumeMounts:
 {{- define "fabwafer.servingPreparation" -}}
 name: model
 {{ include "fabwafer.containerImage" (list . (include "fabwafer.serving" .)) }}
-command: [python, -m, fabwafer_handlers.prepare, --version-file, /etc/podinfo/model-version, --out, /mnt/models]
+command: [python, -m, fabwafer_handlers.prepare, --version-file, /etc/podinfo/model-version, --out, /models]
 env: {{- include "fabwafer.storeEnv" . | nindent 2 }}
 resources:
   requests: {cpu: 50m, memory: 128Mi}
   limits: {memory: 512Mi}
 securityContext: {{- include "fabwafer.containerSecurity" . | nindent 2 }}
 volumeMounts:
-  - {name: model, mountPath: /mnt/models}
+  - {name: model, mountPath: /models}
   - {name: podinfo, mountPath: /etc/podinfo, readOnly: true}
   - {name: tmp, mountPath: /tmp}
   {{- if not .Values.modelStore.url }}
