@@ -128,3 +128,13 @@ resources:
   requests:
     storage: {{ .size }}
 {{- end }}
+
+{{/* Spread over nodes, as far as there are several: (dict "root" . "component" "nats"). */}}
+{{- define "fabwafer.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "fabwafer.selector" . | nindent 8 }}
+{{- end }}

@@ -98,6 +98,7 @@ enableServiceLinks: false
 terminationGracePeriodSeconds: 45 # the pause before the end, and a request of 10 s
 securityContext: {{- include "fabwafer.podSecurity" . | nindent 2 }}
 {{- include "fabwafer.placement" (dict "root" $ "values" .Values.predictor) }}
+{{ include "fabwafer.spread" (dict "root" $ "component" "predictor") }}
 initContainers:
   - {{- include "fabwafer.servingPreparation" . | nindent 4 }}
 volumes: {{- include "fabwafer.servingVolumes" . | nindent 2 }}
