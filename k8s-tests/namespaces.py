@@ -1,13 +1,14 @@
 """A namespace for one test, with a volume for the model store, and the pods that run in it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from kr8s.asyncio import Api
-from kr8s.asyncio.objects import APIObject, PersistentVolumeClaim, Pod
+from kr8s.asyncio.objects import APIObject, Deployment, PersistentVolumeClaim, Pod
 from kr8s.asyncio.objects import Namespace as NamespaceObject
 
 T = TypeVar("T", bound=APIObject)
@@ -37,16 +38,13 @@ class FailedError(RuntimeError):
 
 @asynccontextmanager
 async def new_namespace(api: Api) -> AsyncIterator["Namespace"]:
-    """Make a namespace with a claim for the model store, and remove it with all that is in it."""
+    """Make a namespace that takes only pods that meet `restricted`, and remove it with all that is in it."""
     name = f"fabwafer-test-{uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     made = await NamespaceObject({"metadata": {"name": name, "labels": labels}}, api=api)
     await made.create()
     try:
-        namespace = Namespace(api, name)
-        storage = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-        await namespace.create(PersistentVolumeClaim, {"metadata": {"name": CLAIM}, "spec": storage})
-        yield namespace
+        yield Namespace(api, name)
     finally:
         await made.delete()
 
@@ -68,6 +66,11 @@ class Namespace:
         made: T = await kind(manifest, namespace=self.name, api=self.api)
         await made.create()
         return made
+
+    async def add_store(self) -> None:
+        """Make the claim of a model store."""
+        storage = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        await self.create(PersistentVolumeClaim, {"metadata": {"name": CLAIM}, "spec": storage})
 
     async def pods(self, selector: str) -> list[Pod]:
         """Return the pods that a label selector finds, the oldest first."""
@@ -120,6 +123,23 @@ async def wait(what: APIObject, *conditions: str) -> None:
         raise FailedError(f"waited {PATIENCE} s for {conditions} of {what.name}: {what.status}") from None
 
 
+async def ready(deployment: Deployment) -> None:
+    """Wait until a Deployment's pods are those of its newest template, and all of them are ready."""
+
+    def done() -> bool:
+        status, replicas = dict(deployment.status), int(deployment.spec.replicas)
+        newest = int(status.get("observedGeneration", 0)) >= int(deployment.metadata.generation)
+        counts = [int(status.get(name, 0)) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+        return newest and counts == [replicas] * 3
+
+    deadline = time.monotonic() + PATIENCE
+    while not done():
+        if time.monotonic() > deadline:
+            raise FailedError(f"waited {PATIENCE} s for {deployment.name}: {deployment.status}")
+        await asyncio.sleep(1)
+        await deployment.refresh()
+
+
 async def phase(pod: Pod, *phases: str) -> None:
     """Wait until a pod is in one of the phases."""
     await wait(pod, *(f"jsonpath='{{.status.phase}}'={name}" for name in phases))
@@ -145,16 +165,17 @@ async def until_logged(pod: Pod, text: str) -> None:
     raise FailedError(f"the log of the pod {pod.name} ended without {text!r}: " + "\n".join(lines))
 
 
-def restricted_pod(container: dict[str, Any], store: str) -> dict[str, Any]:
-    """Return the spec of a pod that meets `restricted`, with the model store at the path `store` and a /tmp."""
-    mounts = [{"name": "store", "mountPath": store}, {"name": "tmp", "mountPath": "/tmp"}]
+def restricted_pod(container: dict[str, Any], store: str | None = None) -> dict[str, Any]:
+    """Return the spec of a pod that meets `restricted`, with a /tmp, and the model store at the path `store`."""
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}]
+    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
+    if store is not None:
+        mounts.append({"name": "store", "mountPath": store})
+        volumes.append({"name": "store", "persistentVolumeClaim": {"claimName": CLAIM}})
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "securityContext": POD_SECURITY,
         "containers": [container | {"securityContext": CONTAINER_SECURITY, "volumeMounts": mounts}],
-        "volumes": [
-            {"name": "store", "persistentVolumeClaim": {"claimName": CLAIM}},
-            {"name": "tmp", "emptyDir": {}},
-        ],
+        "volumes": volumes,
     }

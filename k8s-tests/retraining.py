@@ -1,15 +1,15 @@
-"""The Job of training-job/job.yaml, and what it leaves in the model store."""
+"""The Job of the chart's CronJob, and what it leaves in the model store."""
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import images
 import yaml
+from helm import CHART, VALUES, helm
 from kr8s.asyncio.objects import Job
 from namespaces import Namespace, restricted_pod, wait
 
-_MANIFEST = Path(__file__).parent.parent / "training-job" / "job.yaml"
+_TEMPLATE = "templates/retraining/cronjob.yaml"
 _SMALL = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}}
 _STORE = "/store"
 
@@ -47,13 +47,17 @@ async def start(namespace: Namespace, *options: str) -> Job:
         namespace: Where to start it.
         options: Options of the command.
     """
-    job = yaml.safe_load(_MANIFEST.read_text())
-    [container] = job["spec"]["template"]["spec"]["containers"]
-    container["image"] = images.TRAINING
+    secret = ("--set", "credentials.existingSecret=none")
+    rendered = await helm("template", "fabwafer", str(CHART), "-f", str(VALUES), "--show-only", _TEMPLATE, *secret)
+    spec = yaml.safe_load(rendered)["spec"]["jobTemplate"]["spec"]
+    pod = spec["template"]["spec"]
+    [container] = pod["containers"]
     container["resources"] = _SMALL
-    container["env"] = [one for one in container["env"] if one["name"] != "FABWAFER_DATABASE_URL"]
+    container["env"] = [one for one in container["env"] if not one["name"].startswith("FABWAFER_DATABASE_")]
     container["args"] = ["--base", "synthetic:270", *options]
-    return await namespace.create(Job, job)
+    for holder, entries in ((pod, "volumes"), (container, "volumeMounts")):
+        holder[entries] = [one for one in holder[entries] if one["name"] != "credentials"]
+    return await namespace.create(Job, {"metadata": {"generateName": "fabwafer-retrain-"}, "spec": spec})
 
 
 def pods_of(job: Job) -> str:

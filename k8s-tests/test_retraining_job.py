@@ -1,8 +1,6 @@
-"""The retraining Job as training-job/job.yaml starts it: killed, refused, or completed."""
+"""The retraining Job as the chart's CronJob starts it: killed, refused, or completed."""
 
-import images
 import pytest
-from kr8s import ServerError
 from namespaces import Namespace, log, until_logged
 from retraining import Content, content, end_of, failures, pods_of, run_python, start
 
@@ -43,15 +41,17 @@ write_npz(Path("/store/mislabelled.npz"), replace(reviews, labels=wrong))
 """Reviews by somebody who mistook each class for another."""
 
 
+@pytest.fixture
+async def namespace(namespace: Namespace) -> Namespace:
+    """A namespace with a model store."""
+    await namespace.add_store()
+    return namespace
+
+
 def complete(stored: Content) -> bool:
     """Return whether `versions/` holds complete versions alone."""
     found = {file for file in stored.versions if not file.endswith("/contradicted.png")}
     return found == {f"{version}/{name}" for version in stored.sound for name in FILES}
-
-
-async def test_the_namespace_takes_no_pod_that_may_be_root(namespace: Namespace) -> None:
-    with pytest.raises(ServerError, match="violates PodSecurity"):
-        await namespace.run({"containers": [{"name": "root", "image": images.TRAINING}]})
 
 
 async def test_a_version_comes_into_the_store_and_waits_for_a_person(namespace: Namespace) -> None:
