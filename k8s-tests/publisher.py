@@ -23,7 +23,10 @@ client.max_inflight_messages_set(20)
 client.reconnect_delay_set(1, 2)
 client.connect_async(os.environ["HOST"], 1883, keepalive=5)
 client.loop_start()
-sent: list[tuple[str, mqtt.MQTTMessageInfo]] = []
+sent: dict[int, str] = {}
+acknowledged: set[int] = set()
+# While there is no connection, paho holds messages back and sends them later, though their `rc` says otherwise.
+client.on_publish = lambda _client, _data, number, *_: acknowledged.add(number)
 begin = time.monotonic()
 print("publishing", flush=True)
 while len(sent) < count and not Path("/tmp/stop").exists():
@@ -37,13 +40,13 @@ while len(sent) < count and not Path("/tmp/stop").exists():
         "bytes": images[number % len(images)],
     }
     info = client.publish(f"fabwafer/{fab}/{camera}/img/{imgid}", json.dumps(body), qos=1)
-    sent.append((imgid, info))
+    sent[info.mid] = imgid
     time.sleep(max(0.0, begin + (number + 1) / rate - time.monotonic()))
 deadline = time.monotonic() + patience
-while any(not info.is_published() for _, info in sent) and time.monotonic() < deadline:
+while acknowledged < set(sent) and time.monotonic() < deadline:
     time.sleep(0.1)
 print(
-    json.dumps({"sent": len(sent), "acknowledged": [imgid for imgid, info in sent if info.is_published()]}), flush=True
+    json.dumps({"sent": len(sent), "acknowledged": [sent[mid] for mid in sorted(acknowledged)]}), flush=True
 )
 client.disconnect()
 client.loop_stop()
