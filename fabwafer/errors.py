@@ -12,7 +12,7 @@ The tree, by the module that raises:
 - commands: `SystemNotFoundError`, `BusUnavailableError`
 - edge: `CameraRefusedError`, `NothingSentError`
 - bridge: `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`, `NeverStoredError`,
-  `ReloadRefusedError`, `StreamsRefusedError`, `UnknownDeadLetterError`, `WebhookError`
+  `ReloadRefusedError`, `SmokeTestError`, `StreamsRefusedError`, `UnknownDeadLetterError`, `WebhookError`
 - handlers: `BadRequestError`
 - training-job: `DataError` > `UnreachableError`
 - local: `StackError`, `PartFailedError`

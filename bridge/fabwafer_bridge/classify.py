@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from fabwafer.messages.bodies import ImageMetadata, Prediction
 from fabwafer.messages.headers import MESSAGE, MESSAGE_ID, PIXELS, SOURCE
-from fabwafer.messages.topics import subject_of_prediction, subject_of_shadow_image
+from fabwafer.messages.topics import SMOKE_TEST_FAB, subject_of_prediction, subject_of_shadow_image
 from fabwafer_bridge import metrics
 from fabwafer_bridge.consumer import Refused
 from fabwafer_bridge.dead_letters import Reason
@@ -58,6 +58,8 @@ class Classify(JobConsumer):
         for job, prediction, body in answered:
             subject = prediction.topic("prediction").subject
             await self._publisher.announce(subject, body, {SOURCE: "cluster"})
+            if prediction.fab == SMOKE_TEST_FAB:
+                continue
             if self._on_trial(job.image):
                 await self._copy(job)
             if not prediction.wafer:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from fabwafer.errors import FabwaferError
 from fabwafer.messages.bodies import Name
+from fabwafer.messages.topics import SMOKE_TEST_FAB
 
 BUCKET: Final = "devices"
 _STREAM: Final = f"KV_{BUCKET}"
@@ -114,6 +115,22 @@ class Devices:
         Raises:
             DeviceError: A name is not allowed, or the device exists.
         """
+        if fab == SMOKE_TEST_FAB:
+            raise DeviceError(
+                f"no fab can be called {SMOKE_TEST_FAB}: the name is that of `fabwafer smoke-test`, whose images raise "
+                "no alert and leave no record; choose another"
+            )
+        return await self._add(fab, camera)
+
+    async def add_for_smoke_test(self, camera: str) -> Credentials:
+        """Add a device of the fab that only `fabwafer smoke-test` uses, and return its credentials.
+
+        Raises:
+            DeviceError: The name is not allowed, or the device exists.
+        """
+        return await self._add(SMOKE_TEST_FAB, camera)
+
+    async def _add(self, fab: str, camera: str) -> Credentials:
         key = _key(fab, camera)
         credentials, device = _fresh(fab, camera, _now())
         try:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from fabwafer.defects import NOT_A_WAFER, SHIPPED_CLASSES
 from fabwafer.messages.bodies import ImageMetadata, read_stored_prediction
 from fabwafer.messages.headers import MESSAGE, Receipt
+from fabwafer.messages.topics import SMOKE_TEST_FAB
 from fabwafer.records import ReceivedPrediction, Records, Shot, StoredPredictions
 from fabwafer_bridge import metrics
 from fabwafer_bridge.consumer import Consumer, Refused
@@ -109,6 +110,8 @@ def store_predictions(records: Records, raised: Callable[[], None]) -> Callable[
         known.update(row.prediction.prediction for row in rows if row.prediction.source == "cluster")
         for row in stored.new:
             prediction = row.prediction
+            if prediction.fab == SMOKE_TEST_FAB:
+                continue
             model = prediction.model if prediction.source == "cluster" else "device"
             label = prediction.prediction if prediction.prediction in known else OTHER_CLASS
             if row.shadow:

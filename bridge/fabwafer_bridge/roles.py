@@ -1,10 +1,11 @@
 """The roles of the bridge: each is an entry here, with the function that starts it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from fabwafer.messages.bodies import ImageMetadata
+from fabwafer.records import ReceivedPrediction, Shot
 from fabwafer.records.engine import sqlite_file
 from fabwafer_bridge import lag, record, stuck_sessions
 from fabwafer_bridge.alert import AlertWorker, wafer_page
@@ -79,12 +80,19 @@ async def start_record(runtime: Runtime) -> None:
     def raised() -> None:
         loop.call_soon_threadsafe(runtime.alerts_raised.set)
 
-    store = record.store_predictions(records, raised)
+    ended = runtime.ended_tests
+    store_new = record.store_predictions(records, raised)
     publisher, lock = runtime.publisher, runtime.write_lock
+
+    def store_shots(rows: Sequence[Shot]) -> None:
+        records.store_shots([row for row in rows if not ended.include(row.image)])
+
+    def store(rows: Sequence[ReceivedPrediction]) -> None:
+        store_new([row for row in rows if not ended.include(row.prediction)])
 
     name = ConsumerName.RECORD_IMAGES
     puller = await runtime.pull(name, window=512)
-    runtime.consume(record.RecordConsumer(name, puller, publisher, lock, record.read_shot, records.store_shots))
+    runtime.consume(record.RecordConsumer(name, puller, publisher, lock, record.read_shot, store_shots))
     for name, read in (
         (ConsumerName.RECORD_PREDICTIONS, record.read_prediction),
         (ConsumerName.RECORD_SHADOW, record.read_shadow),

@@ -15,6 +15,7 @@ from fabwafer_bridge.champion import ChampionProbe
 from fabwafer_bridge.consumer import Consumer
 from fabwafer_bridge.disk_guard import DiskGuard
 from fabwafer_bridge.drawings import Drawings
+from fabwafer_bridge.ended_tests import EndedTests
 from fabwafer_bridge.inference import ModelServer
 from fabwafer_bridge.publisher import Publisher
 from fabwafer_bridge.puller import Puller
@@ -45,6 +46,7 @@ class Runtime:
         consumers: What works on them.
         guard: Watches the disk, where the records are on this machine and the intake runs.
         champion: Whether the champion answers, where a role needs it.
+        ended_tests: Smoke tests of which nothing is recorded any more.
     """
 
     def __init__(self, settings: BridgeSettings, client: Client, stack: AsyncExitStack) -> None:
@@ -59,6 +61,7 @@ class Runtime:
         self.consumers: list[Consumer[Any]] = []
         self.guard: DiskGuard | None = None
         self.champion: ChampionProbe | None = None
+        self.ended_tests = EndedTests()
         self._stack = stack
         self._records: Records | None = None
         self._trial: Trial | None = None

@@ -77,7 +77,7 @@ class Bridge:
         for role in reversed(ROLES):
             if role in self._roles:
                 await ROLES[role](runtime)
-        await client.subscribe(CHANGES, cb=_forget_revoked)
+        await client.subscribe(CHANGES, cb=self._forget_revoked)
         runtime.start(lag.follow(runtime.js))
         runtime.start(until_closed(client))
         self._unready = None
@@ -95,6 +95,12 @@ class Bridge:
             reasons.append(self._runtime.champion.unready)
         return "; ".join(reason for reason in reasons if reason) or None
 
+    async def _forget_revoked(self, change: Msg) -> None:
+        if device := revoked(change):
+            metrics.forget_camera(*device)
+            if self._runtime is not None:
+                self._runtime.ended_tests.add(*device)
+
     async def _renew(self) -> None:
         for puller in self._runtime.pullers if self._runtime else ():
             await puller.renew()
@@ -108,11 +114,6 @@ async def _drain(runtime: Runtime) -> None:
         await asyncio.sleep(0.02)
     await end(runtime.tasks)
     log.info("drained")
-
-
-async def _forget_revoked(change: Msg) -> None:
-    if device := revoked(change):
-        metrics.forget_camera(*device)
 
 
 async def _close(client: Client) -> None:

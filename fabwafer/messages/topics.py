@@ -22,6 +22,10 @@ SHADOW_IMAGES: Final = "fabwafer-shadow.img.>"
 SHADOW_PREDICTIONS: Final = "fabwafer-shadow.prediction.>"
 DEAD_LETTERS: Final = "fabwafer-dead.>"
 
+SMOKE_TEST_FAB: Final = "helm-test"
+"""The fab of `fabwafer smoke-test`, whose cameras come and go with each run: nothing of it alerts, is counted, or stays
+in the records. No other fab may be called so."""
+
 NAME_RULE: Final = "1 to 64 letters, digits, '_' or '-'"
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KINDS: Final[tuple[Kind, ...]] = ("img", "prediction", "alert")

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, select, update
 from fabwafer.defects import CAUSES
 from fabwafer.messages.bodies import Alert, Prediction, stored_alert
 from fabwafer.messages.inference import WITHOUT_ALERT
+from fabwafer.messages.topics import SMOKE_TEST_FAB
 from fabwafer.records.fields import storable
 from fabwafer.records.predictions import ReceivedPrediction, message_fields
 from fabwafer.records.tables import alerts, predictions, wafers
@@ -50,7 +51,7 @@ def raise_alerts(
     rows, raised = [], []
     for prediction_id, one in serving.items():
         message = one.prediction
-        if not message.names_defect or message.review_reason in WITHOUT_ALERT:
+        if not message.names_defect or message.review_reason in WITHOUT_ALERT or message.fab == SMOKE_TEST_FAB:
             continue
         limit = threshold(message.fab, message.camera, message.prediction)
         if message.probability < limit:

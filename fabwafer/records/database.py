@@ -244,6 +244,15 @@ class Records:
         with reading(self._engine) as connection:
             return shots.read_newest_file(connection, (fab, camera, imgid))
 
+    def delete_wafers(self, wanted: Filter) -> int:
+        """Delete all that is known of the wafers that match: shots, predictions, embeddings, alerts and reviews.
+
+        Returns:
+            How many wafers were deleted.
+        """
+        with writing(self._engine) as connection:
+            return wafers.delete_wafers(connection, wanted)
+
     def embeddings(self, model: str, wanted: Filter = ALL, *, size: int = 10_000) -> "Iterator[Block]":
         """Yield the embeddings of the wafers whose current prediction is of a model, in blocks.
 

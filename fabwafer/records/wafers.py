@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, select, tuple_, union
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, select, tuple_, union
 
 from fabwafer.errors import FabwaferError
 from fabwafer.maps.counts import MapCounts
@@ -17,7 +17,7 @@ from fabwafer.records.keys import WaferKey, is_wafer
 from fabwafer.records.predictions import PredictionRecord, current_of, read_predictions
 from fabwafer.records.reviews import Review, read_reviews
 from fabwafer.records.shots import ShotRecord, read_shots
-from fabwafer.records.tables import predictions, reviews, shots, wafers
+from fabwafer.records.tables import alerts, predictions, reviews, shots, wafers
 
 Place = tuple[Any, ...]
 """Where a page ends: the values of the columns that the wafers are ordered by."""
@@ -228,6 +228,20 @@ def find_wafers(
 def find_wafer(connection: Connection, wafer: WaferKey) -> Sequence[RowMapping]:
     """Find one wafer: one row of the table of wafers, or none."""
     return connection.execute(select(wafers).where(is_wafer(wafer))).mappings().all()
+
+
+def delete_wafers(connection: Connection, wanted: Filter) -> int:
+    """Delete all that is known of the wafers that match, in a writing transaction; return how many there were."""
+    # Locked in the order of their keys, as the transactions that store something lock them.
+    ids = connection.scalars(
+        select(wafers.c.id).where(*conditions_of(wanted)).order_by(*_order(newest_first=False)).with_for_update()
+    ).all()
+    of_wafers = select(predictions.c.id).where(predictions.c.wafer_id.in_(ids))
+    connection.execute(delete(alerts).where(alerts.c.prediction_id.in_(of_wafers)))
+    for table in (predictions, shots, reviews):
+        connection.execute(delete(table).where(table.c.wafer_id.in_(ids)))
+    connection.execute(delete(wafers).where(wafers.c.id.in_(ids)))
+    return len(ids)
 
 
 def write_cursor(place: Place | None) -> str | None:

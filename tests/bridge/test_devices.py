@@ -107,6 +107,13 @@ async def test_a_name_that_means_something_on_the_bus_is_refused(bus: Client, na
         await devices.add("faba", name)
 
 
+async def test_the_fab_of_the_smoke_test_is_refused_to_everybody_else(bus: Client) -> None:
+    devices = await Devices.make(bus, replicas=1)
+    with pytest.raises(DeviceError, match="no fab can be called helm-test"):
+        await devices.add("helm-test", "camera1")
+    assert (await devices.add_for_smoke_test("camera1")).user == "helm-test.camera1"
+
+
 async def test_an_entry_that_is_no_device_hides_no_other(bus: Client) -> None:
     devices = await Devices.make(bus, replicas=1)
     await devices.add("faba", "camera1")

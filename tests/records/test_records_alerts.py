@@ -6,7 +6,7 @@ import pytest
 
 from fabwafer.defects import NOT_A_WAFER
 from fabwafer.messages.bodies import read_device_prediction
-from fabwafer.messages.topics import Topic
+from fabwafer.messages.topics import SMOKE_TEST_FAB, Topic
 from fabwafer.records import ReceivedPrediction, Records, Threshold, ThresholdRefusedError
 from tests.support.records import CAPTURED, predicted, the_record
 
@@ -29,6 +29,7 @@ def test_a_defect_alerts_once_however_often_it_is_received(records: Records) -> 
         predicted(NOT_A_WAFER, wafer=False),
         predicted("Loc", wafer=False),
         predicted("Loc", shadow=True),
+        predicted("Loc", fab=SMOKE_TEST_FAB),
         predicted("Loc", review=True, review_reason="colours"),
         predicted("Loc", review=True, review_reason="unlike"),
     ],
@@ -40,6 +41,7 @@ def test_a_defect_alerts_once_however_often_it_is_received(records: Records) -> 
         "not a wafer",
         "not a wafer, whatever it resembles",
         "on trial",
+        "of a smoke test",
         "colours that leave a doubt",
         "a map unlike those of the training",
     ],

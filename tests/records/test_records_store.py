@@ -6,7 +6,7 @@ import pytest
 
 from fabwafer.messages.bodies import read_device_prediction, read_image
 from fabwafer.messages.topics import Topic
-from fabwafer.records import ReceivedPrediction, Records, Shot
+from fabwafer.records import Filter, ReceivedPrediction, Records, Shot
 from tests.support.records import CAPTURED, predicted, shot, the_record
 
 COUNTS = {"rows": 30, "columns": 28, "passed": 600, "failed": 40, "regions": 3, "largest": 31}
@@ -201,3 +201,20 @@ def test_more_images_are_deleted_than_one_step_takes(records: Records) -> None:
     records.store_shots([shot(imgid=f"i{number}") for number in range(2100)])
 
     assert records.forget_images(received_before=2) == 2100
+
+
+def test_deleted_wafers_leave_nothing_and_others_stay(records: Records) -> None:
+    for camera in ("gone", "stays"):
+        records.store_shots([shot(camera=camera), shot(b"another file", camera=camera, sequence=2)])
+        records.store_predictions(
+            [predicted(camera=camera, embedding=[1.0, 2.0]), predicted(camera=camera, model="v2")]
+        )
+        records.add_review("fab1", camera, "img1", label="Loc", reviewer="somebody")
+    before = records.wafer("fab1", "stays", "img1")
+
+    assert records.delete_wafers(Filter(fab="fab1", camera="gone")) == 1
+    assert records.delete_wafers(Filter(fab="fab1", camera="gone")) == 0
+    assert [row.camera for row in records.rows()] == ["stays"]
+    assert records.wafer("fab1", "stays", "img1") == before
+    assert {pending.alert.camera for pending in records.pending_alerts()} == {"stays"}
+    assert records.store_shots([shot(camera="gone")]) == 1, "it may come again"

@@ -1,4 +1,4 @@
-"""A proxy in front of the real model server that makes it fail on some images."""
+"""A proxy in front of the real model server that makes it fail on some images, or on all."""
 
 import asyncio
 import json
@@ -12,6 +12,7 @@ class Proxy:
     """Fails each request that holds a poisoned image, as a crash of the model server would."""
 
     def __init__(self, target: str) -> None:
+        self.down = False
         self.poison: set[str] = set()
         self.unreadable: set[str] = set()
         self.calls: list[int] = []
@@ -48,7 +49,7 @@ class Proxy:
         body = await request.read()
         images = json.loads(body)["inputs"][0]["data"]
         self.calls.append(len(images))
-        if self.poison & set(images):
+        if self.down or self.poison & set(images):
             return web.Response(status=503, text="the worker died")
         token = {name: value for name, value in request.headers.items() if name == "Authorization"}
         async with self._session.post(f"{self._target}{request.path}", data=body, headers=token) as answer:
