@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 _WALK: Final = 500
 """Wafers a transaction when all are read: a slow reader holds nothing up."""
 
-_DELETED_AT_ONCE: Final = 1000
-
 T = TypeVar("T")
 
 
@@ -93,19 +91,25 @@ class Records:
             raised = alerts.raise_alerts(connection, stored.serving, thresholds.threshold_finder(connection))
         return StoredPredictions(stored.new, raised)
 
-    def forget_images(self, received_before: int) -> int:
-        """Delete the image files that were received before a moment (ms), except those of reviewed wafers.
+    def forget_images(self, received_before: int, at_most: int = 1000) -> int:
+        """Delete some of the image files that were received before a moment (ms), except those of reviewed wafers.
 
         Returns:
-            How many were deleted. Everything else that is known of their wafers stays.
+            How many were deleted; 0 when none are left. Everything else that is known of their wafers stays.
         """
-        deleted = 0
-        while True:  # in steps, so that storing never waits for long
-            with writing(self._engine) as connection:
-                now = shots.delete_files(connection, received_before, _DELETED_AT_ONCE)
-            deleted += now
-            if now < _DELETED_AT_ONCE:
-                return deleted
+        with writing(self._engine) as connection:
+            return shots.delete_files(connection, received_before, at_most)
+
+    def forget_wafers(self, received_before: int, at_most: int = 200) -> int:
+        """Delete some of the wafers of which nothing was received since a moment (ms), with all that is known of them.
+
+        Reviewed wafers stay, and those with an alert that is not sent yet.
+
+        Returns:
+            How many were deleted; 0 when none are left.
+        """
+        with writing(self._engine) as connection:
+            return wafers.delete_wafers(connection, received_before, at_most)
 
     # Alerts and their thresholds
 
