@@ -6,7 +6,7 @@ The tree, by the module that raises:
 - messages: `MessageRefusedError`, `EncodingError`
 - models: `ModelRefusedError`, `NotLoadedError`, `RolloutError`, `ServerUnavailableError`, `StoreError` > `DamagedError`
 - records: `RecordsUnavailableError`, `DatabaseUrlError`, `SchemaError`, `CursorError`, `UnknownWaferError`,
-  `ThresholdRefusedError`, `RolloutChangedError`
+  `ThresholdRefusedError`, `RolloutChangedError`, `RecordsNotEmptyError`, `ImageDamagedError`
 - service: `SettingsError`
 - commands: `SystemNotFoundError`, `BusUnavailableError`
 - edge: `CameraRefusedError`, `NothingSentError`
