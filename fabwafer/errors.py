@@ -10,8 +10,9 @@ The tree, by the module that raises:
 - service: `SettingsError`
 - commands: `SystemNotFoundError`, `BusUnavailableError`
 - edge: `CameraRefusedError`, `NothingSentError`
-- bridge: `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`, `NeverStoredError`,
-  `ReloadRefusedError`, `StreamsRefusedError`, `UnknownDeadLetterError`, `WebhookError`
+- bridge: `BackupError`, `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`,
+  `NeverStoredError`, `ReloadRefusedError`, `StreamsMissingError`, `StreamsRefusedError`, `UnknownDeadLetterError`,
+  `WebhookError`
 - handlers: `BadRequestError`
 - training-job: `DataError` > `UnreachableError`
 - local: `StackError`, `PartFailedError`

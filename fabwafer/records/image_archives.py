@@ -130,6 +130,8 @@ class EarlierPlaces:
     def __init__(self, rows: Iterable[dict[str, Any]], usable: Container[str]) -> None:
         self._rows: Iterator[dict[str, Any]] = iter(rows)
         self._usable = usable
+        self.used: set[str] = set()
+        """The names of the archives of the places that were found."""
         self._row = next(self._rows, None)
 
     def find(self, shot: int, digest: str) -> Place | None:
@@ -146,4 +148,7 @@ class EarlierPlaces:
         if row is None or row["id"] != shot or row["digest"] != digest or row["file"] is None:
             return None
         place = Place(**row["file"])
-        return place if place.archive in self._usable else None
+        if place.archive not in self._usable:
+            return None
+        self.used.add(place.archive)
+        return place
