@@ -156,7 +156,7 @@ class BackupFolder:
             marked = (self.path / _LOCK).exists()
             if not marked and (others := [name for name in _OWN if (self.path / name).exists()]):
                 raise BackupError(
-                    f"{self.path} holds a {others[0]} that is not of a backup: name a folder of its own for backups"
+                    f"{self.path} holds a folder {others[0]} that is of no backup: name a folder of its own for backups"
                 )
             with (self.path / _LOCK).open("a") as lock:
                 try:

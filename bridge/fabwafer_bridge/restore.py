@@ -17,7 +17,8 @@ from fabwafer.records.schema import loads
 from fabwafer.records.tables import SCHEMA
 from fabwafer_bridge.backup_folder import BackupError, BackupFolder, Manifest
 from fabwafer_bridge.devices import Device, Devices
-from fabwafer_bridge.inference import PROBE, ModelServer, ModelServerError
+from fabwafer_bridge.inference import PROBE, ModelServerError
+from fabwafer_bridge.jobs import Server
 from fabwafer_bridge.publisher import Publisher
 from fabwafer_bridge.unprocessed import publish_again, read_messages, waiting
 
@@ -112,9 +113,7 @@ class Restore:
         rows = self.manifest.rows
         self._say(f"{rows['wafers']} wafers, {rows['predictions']} predictions")
 
-    async def until_champion_serves(
-        self, server: ModelServer, records: Records, seconds: float = CHAMPION_SECONDS
-    ) -> None:
+    async def until_champion_serves(self, server: Server, records: Records, seconds: float = CHAMPION_SECONDS) -> None:
         """Wait until the model server answers with the champion, so that no other predicts in its place.
 
         Args:
