@@ -7,12 +7,13 @@ The tree, by the module that raises:
 - models: `ModelRefusedError`, `NotLoadedError`, `RolloutError`, `ServerUnavailableError`,
   `StoreError` > `DamagedError`, `StoreUnavailableError`
 - records: `RecordsUnavailableError`, `DatabaseUrlError`, `SchemaError`, `CursorError`, `UnknownWaferError`,
-  `ThresholdRefusedError`, `RolloutChangedError`
+  `ThresholdRefusedError`, `RolloutChangedError`, `RecordsNotEmptyError`, `ImageDamagedError`
 - service: `SettingsError`
 - commands: `SystemNotFoundError`, `BusUnavailableError`
 - edge: `CameraRefusedError`, `NothingSentError`
-- bridge: `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`, `NeverStoredError`,
-  `ReloadRefusedError`, `SmokeTestError`, `StreamsRefusedError`, `UnknownDeadLetterError`, `WebhookError`
+- bridge: `BackupError`, `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`,
+  `NeverStoredError`, `ReloadRefusedError`, `SmokeTestError`, `StreamsMissingError`, `StreamsRefusedError`,
+  `UnknownDeadLetterError`, `WebhookError`
 - handlers: `BadRequestError`
 - training-job: `DataError` > `UnreachableError`
 - local: `StackError`, `PartFailedError`

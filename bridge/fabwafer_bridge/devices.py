@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Annotated, Final, Self
 
 import structlog
@@ -165,6 +166,18 @@ class Devices:
         key = _key(fab, camera)
         await self._found(key)
         await self._bucket.delete(key)
+
+    async def take_over(self, devices: Sequence[Device]) -> list[str]:
+        """Add devices with the credentials that they have from another registry.
+
+        Returns:
+            The users that are here already: they keep the credentials that they have here, unless those are the same.
+        """
+        here = {device.user: device for device in await self.all()}
+        for device in devices:
+            if device.user not in here:
+                await self._bucket.create(device.user, device.model_dump_json().encode())
+        return [device.user for device in devices if here.get(device.user, device).hash != device.hash]
 
     async def all(self) -> list[Device]:
         """Return all devices, sorted. An entry that is no device is logged and left out."""

@@ -1,12 +1,13 @@
-"""Retention: deletes old image files from the records."""
+"""Retention: deletes old images and old wafers from the records."""
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
-from fabwafer.records import Records, RecordsUnavailableError
+from fabwafer.records import RecordsUnavailableError
 
 EVERY: Final = 3600.0
 RETRY: Final = 60.0
@@ -15,22 +16,28 @@ RETRY: Final = 60.0
 log = structlog.get_logger()
 
 
-async def forget_images(records: Records, days: int, lock: asyncio.Lock) -> None:
-    """Delete the images that are too old, again and again; does not return.
+async def forget(what: str, step: Callable[[int], int], days: int, lock: asyncio.Lock) -> None:
+    """Delete what is too old, again and again; does not return.
 
     Args:
-        records: They keep what somebody reviewed, and the record of each wafer.
-        days: The age of an image that is deleted.
-        lock: Held by one writer of the records at a time.
+        what: What is deleted, for the log.
+        step: Deletes some of what was received before a moment (ms), and returns how much; 0 when none is left.
+        days: The age at which it is deleted.
+        lock: Held by one writer of the records at a time; released between steps, so that nobody waits for long.
     """
     while True:
         before = int((time.time() - days * 86400) * 1000)
+        total = 0
         try:
-            async with lock:
-                forgotten = await asyncio.to_thread(records.forget_images, before)
+            while True:
+                async with lock:
+                    deleted = await asyncio.to_thread(step, before)
+                if not deleted:
+                    break
+                total += deleted
         except RecordsUnavailableError as error:  # no reason to end the process
-            log.warning("no images deleted yet", reason=str(error)[:300], pause=RETRY)
+            log.warning("retention waits", what=what, reason=str(error)[:300], pause=RETRY)
             await asyncio.sleep(RETRY)
         else:
-            log.info("retention", images=forgotten, days=days)
+            log.info("retention", what=what, deleted=total, days=days)
             await asyncio.sleep(EVERY)

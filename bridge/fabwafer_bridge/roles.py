@@ -14,7 +14,7 @@ from fabwafer_bridge.classify import Classify
 from fabwafer_bridge.disk_guard import DiskGuard
 from fabwafer_bridge.inference import ModelServer, infer_url
 from fabwafer_bridge.intake import Intake
-from fabwafer_bridge.retention import forget_images
+from fabwafer_bridge.retention import forget
 from fabwafer_bridge.runtime import Runtime
 from fabwafer_bridge.shadow import Candidate, Shadow
 from fabwafer_bridge.streams import ConsumerName
@@ -73,7 +73,7 @@ async def start_shadow(runtime: Runtime) -> None:
 
 
 async def start_record(runtime: Runtime) -> None:
-    """Start the consumers that write the records, and the deletion of old images."""
+    """Start the consumers that write the records, and the deletion of what is too old."""
     records = await runtime.records()
     loop = asyncio.get_running_loop()
 
@@ -99,8 +99,11 @@ async def start_record(runtime: Runtime) -> None:
     ):
         puller = await runtime.pull(name, window=512)
         runtime.consume(record.RecordConsumer(name, puller, publisher, lock, read, store))
-    if (days := runtime.settings.image_retention_days) is not None:
-        runtime.start(forget_images(records, days, lock))
+    settings = runtime.settings
+    if (days := settings.image_retention_days) is not None:
+        runtime.start(forget("images", records.forget_images, days, lock))
+    if (days := settings.record_retention_days) is not None:
+        runtime.start(forget("wafers", records.forget_wafers, days, lock))
 
 
 async def start_alert(runtime: Runtime) -> None:

@@ -35,3 +35,5 @@ class BridgeSettings(BusSettings, DatabaseSettings, MetricsSettings):
     """Signs the webhook's requests (HMAC-SHA256)."""
     image_retention_days: int | None = Field(default=None, ge=1)
     """Age at which the image of a wafer that nobody reviewed is deleted; its record stays. Default: never."""
+    record_retention_days: int | None = Field(default=None, ge=1)
+    """Age at which a wafer that nobody reviewed is deleted, with its images, predictions and alerts. Default: never."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -11,6 +12,7 @@ from fabwafer.defects import canonical_name
 from fabwafer.records import (
     alerts,
     drawings,
+    dump,
     embeddings,
     predictions,
     reviews,
@@ -23,11 +25,14 @@ from fabwafer.records import (
 )
 from fabwafer.records.alerts import PendingAlert, StoredPredictions
 from fabwafer.records.drawings import Drawing
-from fabwafer.records.engine import connect, reading, writing
+from fabwafer.records.dump import Dump, Written
+from fabwafer.records.engine import connect, reading, snapshot, writing
+from fabwafer.records.image_archives import ArchiveReader, ArchiveWriter, EarlierPlaces
 from fabwafer.records.predictions import ReceivedPrediction
 from fabwafer.records.reviews import Review
 from fabwafer.records.rollouts import Rollout
 from fabwafer.records.shots import Shot
+from fabwafer.records.tables import SCHEMA
 from fabwafer.records.thresholds import Threshold
 from fabwafer.records.trials import Compared
 from fabwafer.records.wafers import ALL, Filter, Page, Place, WaferRecord, WaferRow
@@ -37,8 +42,6 @@ if TYPE_CHECKING:
 
 _WALK: Final = 500
 """Wafers a transaction when all are read: a slow reader holds nothing up."""
-
-_DELETED_AT_ONCE: Final = 1000
 
 T = TypeVar("T")
 
@@ -93,19 +96,25 @@ class Records:
             raised = alerts.raise_alerts(connection, stored.serving, thresholds.threshold_finder(connection))
         return StoredPredictions(stored.new, raised)
 
-    def forget_images(self, received_before: int) -> int:
-        """Delete the image files that were received before a moment (ms), except those of reviewed wafers.
+    def forget_images(self, received_before: int, at_most: int = 1000) -> int:
+        """Delete some of the image files that were received before a moment (ms), except those of reviewed wafers.
 
         Returns:
-            How many were deleted. Everything else that is known of their wafers stays.
+            How many were deleted; 0 when none are left. Everything else that is known of their wafers stays.
         """
-        deleted = 0
-        while True:  # in steps, so that storing never waits for long
-            with writing(self._engine) as connection:
-                now = shots.delete_files(connection, received_before, _DELETED_AT_ONCE)
-            deleted += now
-            if now < _DELETED_AT_ONCE:
-                return deleted
+        with writing(self._engine) as connection:
+            return shots.delete_files(connection, received_before, at_most)
+
+    def forget_wafers(self, received_before: int, at_most: int = 200) -> int:
+        """Delete some of the wafers of which nothing was received since a moment (ms), with all that is known of them.
+
+        Reviewed wafers stay, and those with an alert that is not sent yet.
+
+        Returns:
+            How many were deleted; 0 when none are left.
+        """
+        with writing(self._engine) as connection:
+            return wafers.delete_wafers(connection, received_before, at_most)
 
     # Alerts and their thresholds
 
@@ -180,6 +189,52 @@ class Records:
         """Remove the setting of a camera, or of a fab; return whether there was one."""
         with writing(self._engine) as connection:
             return drawings.delete_drawing(connection, fab, camera)
+
+    # Dumps
+
+    def dump(self, folder: Path, images: ArchiveWriter, earlier: EarlierPlaces, done: Written) -> Dump:
+        """Write all tables into a folder, as they are at one moment, while others read and write.
+
+        Args:
+            folder: It holds nothing yet.
+            images: Takes the images that the earlier dump does not have.
+            earlier: Where those are that it has.
+            done: Called with a table's name and how many of its rows are done, from time to time.
+
+        Raises:
+            SchemaError: The tables are not exactly those of this program.
+        """
+        with snapshot(self._engine) as connection:
+            schema.check_same(connection)
+            rows = dump.write_dump(connection, folder, images, earlier, done)
+        return Dump(SCHEMA, rows, images.written)
+
+    def load(self, folder: Path, images: ArchiveReader, done: Written) -> None:
+        """Load a dump into empty tables, in one transaction; the rollout of a system's set-up gives way.
+
+        Args:
+            folder: The dump.
+            images: Has the images of its shots.
+            done: Called with a table's name and how many of its rows are done, from time to time.
+
+        Raises:
+            ImageDamagedError: An image is not what it was; nothing was written.
+            RecordsNotEmptyError: The tables hold something; nothing was written.
+            SchemaError: The tables are not exactly those of this program; nothing was written.
+        """
+        with writing(self._engine) as connection:
+            schema.check_same(connection)
+            dump.load_dump(connection, folder, images, done)
+
+    def holds(self, folder: Path) -> bool:
+        """Return whether the tables hold exactly the rows of a dump."""
+        with snapshot(self._engine) as connection:
+            return dump.holds_dump(connection, folder)
+
+    def obstacles(self) -> list[str]:
+        """Return what is in the way of loading a dump, such as `3 wafers`; nothing where the tables are empty."""
+        with snapshot(self._engine) as connection:
+            return dump.obstacles(connection)
 
     # Wafers
 

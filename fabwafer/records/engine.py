@@ -101,6 +101,19 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction that reads, and sees one moment of the database however long it reads.
+
+    Raises:
+        RecordsUnavailableError: The database cannot answer now.
+    """
+    if engine.dialect.name == "postgresql":  # in SQLite every transaction does
+        engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    with reading(engine) as connection:
+        yield connection
+
+
+@contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """Open a transaction that writes.
 

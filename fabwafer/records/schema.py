@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from fabwafer.errors import FabwaferError
 from fabwafer.records.engine import connect, reading, sqlite_file, writing
@@ -30,6 +30,23 @@ def check(engine: Engine) -> None:
     found = _version(engine)
     if not _fits(found):
         raise SchemaError(_misfit(found))
+
+
+def check_same(connection: Connection) -> None:
+    """Check that the tables are exactly those that this program knows: it would not see what later ones hold.
+
+    Raises:
+        SchemaError: They are not; the text says what to do.
+    """
+    found = _version_in(connection)
+    if found != SCHEMA:
+        raise SchemaError(_misfit(found))
+
+
+def loads(version: str) -> bool:
+    """Return whether rows of tables of a version fit into this program's: those of its minor version, not later."""
+    numbers, ours = _numbers(version), _numbers(SCHEMA)
+    return numbers[:-1] == ours[:-1] and numbers <= ours
 
 
 def migrate(url: str) -> None:
@@ -73,10 +90,14 @@ def _version(engine: Engine) -> str | None:
     if file is not None and not file.exists():
         return None  # connecting would make an empty file
     with reading(engine) as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return None
-        found = connection.scalar(text("SELECT version_num FROM alembic_version"))
-        return None if found is None else str(found)
+        return _version_in(connection)
+
+
+def _version_in(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return None if found is None else str(found)
 
 
 def _fits(found: str | None) -> bool:

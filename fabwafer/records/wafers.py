@@ -188,6 +188,33 @@ def count_wafers(connection: Connection, wanted: Filter) -> int:
     return connection.scalar(select(func.count()).select_from(wafers).where(*conditions_of(wanted))) or 0
 
 
+def delete_wafers(connection: Connection, received_before: int, limit: int) -> int:
+    """Delete up to `limit` wafers of which nothing was received since a moment (ms), with all that refers to them.
+
+    Reviewed ones stay, and those with an alert that is pending.
+
+    Returns:
+        How many were deleted; 0 when none are left.
+    """
+    pending = select(predictions.c.wafer_id).join(alerts).where(alerts.c.pending.is_(True))
+    old = (
+        select(wafers.c.id)
+        .where(wafers.c.received < received_before, wafers.c.reviewed.is_(False), wafers.c.id.not_in(pending))
+        .order_by(wafers.c.received, wafers.c.id)
+        .limit(limit)
+        # Whoever stores something of a wafer has locked it; that wafer is no longer old.
+        .with_for_update(skip_locked=True)
+    )
+    ids = connection.scalars(old).all()
+    if ids:
+        of_wafers = select(predictions.c.id).where(predictions.c.wafer_id.in_(ids))
+        connection.execute(delete(alerts).where(alerts.c.prediction_id.in_(of_wafers)))
+        for table in (predictions, shots):
+            connection.execute(delete(table).where(table.c.wafer_id.in_(ids)))
+        connection.execute(delete(wafers).where(wafers.c.id.in_(ids)))
+    return len(ids)
+
+
 def find_labels(connection: Connection) -> set[str]:
     """Find the classes that the current predictions or reviews name."""
     found = union(select(wafers.c.label), select(reviews.c.label))

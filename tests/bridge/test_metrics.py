@@ -121,7 +121,7 @@ def test_all_pending_alerts_are_in_the_gauge_not_only_those_sent_at_once(
         worker.stop()
 
 
-async def test_forgetting_images_waits_for_a_database_that_is_away(
+async def test_retention_waits_for_a_database_that_is_away(
     tmp_path: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "RETRY", 0.05)
@@ -129,7 +129,7 @@ async def test_forgetting_images_waits_for_a_database_that_is_away(
         before.store_shots([shot(received=1)])
     away = tmp_path / "away"
     with Records(f"sqlite:///{away / 'records.db'}") as records:
-        task = asyncio.create_task(retention.forget_images(records, 1, asyncio.Lock()))
+        task = asyncio.create_task(retention.forget("images", records.forget_images, 1, asyncio.Lock()))
         done, _ = await asyncio.wait([task], timeout=0.5)
         assert not done, "it ended while the database was away"
         (tmp_path / "here").mkdir()
