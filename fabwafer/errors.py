@@ -8,7 +8,8 @@ The tree, by the module that raises:
 - records: `RecordsUnavailableError`, `DatabaseUrlError`, `SchemaError`, `CursorError`, `UnknownWaferError`,
   `ThresholdRefusedError`, `RolloutChangedError`
 - service: `SettingsError`
-- commands: `SystemNotFoundError`, `BusUnavailableError`
+- imports: `ExportError`
+- commands: `SystemNotFoundError`, `BusUnavailableError`, `NothingToImportError`
 - edge: `CameraRefusedError`, `NothingSentError`
 - bridge: `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`, `NeverStoredError`,
   `ReloadRefusedError`, `StreamsRefusedError`, `UnknownDeadLetterError`, `WebhookError`
