@@ -9,7 +9,8 @@ The tree, by the module that raises:
 - records: `RecordsUnavailableError`, `DatabaseUrlError`, `SchemaError`, `CursorError`, `UnknownWaferError`,
   `ThresholdRefusedError`, `RolloutChangedError`, `RecordsNotEmptyError`, `ImageDamagedError`
 - service: `SettingsError`
-- commands: `SystemNotFoundError`, `BusUnavailableError`
+- imports: `ExportError`
+- commands: `SystemNotFoundError`, `BusUnavailableError`, `NothingToImportError`
 - edge: `CameraRefusedError`, `NothingSentError`
 - bridge: `BackupError`, `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`,
   `NeverStoredError`, `ReloadRefusedError`, `SmokeTestError`, `StreamsMissingError`, `StreamsRefusedError`,

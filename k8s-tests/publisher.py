@@ -45,8 +45,6 @@ while len(sent) < count and not Path("/tmp/stop").exists():
 deadline = time.monotonic() + patience
 while acknowledged < set(sent) and time.monotonic() < deadline:
     time.sleep(0.1)
-print(
-    json.dumps({"sent": len(sent), "acknowledged": [sent[mid] for mid in sorted(acknowledged)]}), flush=True
-)
+print(json.dumps({"sent": len(sent), "acknowledged": [sent[mid] for mid in sorted(acknowledged)]}), flush=True)
 client.disconnect()
 client.loop_stop()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 app = Commands()
 
 _AT_ONCE = 64
+_STDIN = Path("-")
+_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class _Variant(StrEnum):
@@ -28,7 +31,10 @@ class _Variant(StrEnum):
 
 @app.command()
 def classify(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files.")],
+    named: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="PNG or JPEG files, folders of them, or - for one image on stdin."),
+    ],
     model: Annotated[Path | None, typer.Option(help="The model's folder; default: the shipped model.")] = None,
     variant: Annotated[_Variant, typer.Option(help="Which of the model's files to run.")] = _Variant.int8,
     heatmap: Annotated[
@@ -54,7 +60,14 @@ def classify(
     except (ModelRefusedError, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
+    images: list[Path] = []
     failed = False
+    for one in named:
+        found = _pictures(one) if one.is_dir() else [one]
+        if not found:
+            failed = True
+            typer.echo(f"{one}: no .png, .jpg or .jpeg file in it", err=True)
+        images += found
     rows: list[tuple[Path, Classification]] = []
     names = _picture_names(images)
     for start in range(0, len(images), _AT_ONCE):
@@ -72,6 +85,22 @@ def classify(
         raise typer.Exit(1)
 
 
+def _pictures(folder: Path) -> list[Path]:
+    """Return the pictures in a folder and those below it, by name; what is hidden is passed over."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in _SUFFIXES and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+
+
+def _content(image: Path) -> bytes:
+    """Read an image file, or stdin up to a byte more than an image may have."""
+    from fabwafer.maps.image_file import MAX_BYTES
+
+    return sys.stdin.buffer.read(MAX_BYTES + 1) if image == _STDIN else image.read_bytes()
+
+
 def _answers(
     classifier: "Classifier", paths: list[Path], names: list[str], heatmaps: Path | None
 ) -> "list[Classification]":
@@ -82,7 +111,7 @@ def _answers(
     unreadable: dict[int, str] = {}
     for row, path in enumerate(paths):
         try:
-            contents.append(path.read_bytes())
+            contents.append(_content(path))
         except OSError as error:
             contents.append(b"")
             unreadable[row] = f"could not read the file: {error.strerror}"
@@ -98,10 +127,11 @@ def _answers(
 
 def _picture_names(images: list[Path]) -> list[str]:
     """Name each heatmap after its image, with the image's number in front where names repeat."""
-    often = Counter(path.stem for path in images)
+    stems = ["stdin" if path == _STDIN else path.stem for path in images]
+    often = Counter(stems)
     return [
-        f"{path.stem}-heatmap.png" if often[path.stem] == 1 else f"{number}-{path.stem}-heatmap.png"
-        for number, path in enumerate(images, start=1)
+        f"{stem}-heatmap.png" if often[stem] == 1 else f"{number}-{stem}-heatmap.png"
+        for number, stem in enumerate(stems, start=1)
     ]
 
 
@@ -132,13 +162,15 @@ def _print_table(classifier: "Classifier", rows: "list[tuple[Path, Classificatio
     for heading in ("image", "pattern", "probability", "dies failed", "note"):
         right = heading in ("probability", "dies failed")
         table.add_column(heading, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    often = Counter(path.name for path, _ in rows)
     for path, answer in rows:
         dies = f"{answer.map.failed} of {answer.map.passed + answer.map.failed}" if answer.map is not None else ""
         note = answer.error or ("a person should look" if answer.review else "")
         if answer.wafer and answer.error:
             note = f"a person should look: {note}"
         probability = f"{answer.probability:.3f}" if answer.wafer else ""
-        table.add_row(escape(path.name), answer.label or "unreadable", probability, dies, escape(note))
+        name = path.name if often[path.name] == 1 else str(path)
+        table.add_row(escape(name), answer.label or "unreadable", probability, dies, escape(note))
     console().print(table)
 
 

@@ -82,6 +82,27 @@ def set_up_models(*, store: StoreAddress = None, data: Data = None) -> None:
 
 
 @app.command()
+def add(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A model's folder, as fabwafer train writes it.")],
+    *,
+    store: StoreAddress = None,
+    data: Data = None,
+) -> None:
+    """Publish a model's folder into the store, under the version that its card names. It serves when it is promoted."""
+    from fabwafer.models.setup import add_model
+
+    opened = _store(store, data)
+    card, new = add_model(opened, folder)
+    if not new:
+        print(f"{card.version} was in the store already.")
+        return
+    print(f"{card.version} is in {opened}.")
+    print(
+        f"To try it: fabwafer model candidate {card.version}. To let it serve: fabwafer model promote {card.version}."
+    )
+
+
+@app.command()
 def history(*, data: Data = None) -> None:
     """Show champions and candidates, since when, and who decided it: the newest first."""
     from datetime import datetime

@@ -255,7 +255,32 @@ def read_device_prediction(topic: Topic, payload: bytes) -> Prediction:
     Raises:
         MessageRefusedError: It is not such a message; the text names the field.
     """
-    prediction = _checked(Prediction, topic, _object(payload))
+    return _of_device(_checked(Prediction, topic, _object(payload)))
+
+
+def device_prediction(fields: dict[str, Any]) -> Prediction:
+    """Make a device's prediction of fields that came without a topic, such as a row of a table.
+
+    Raises:
+        MessageRefusedError: They are none; the text names the field.
+    """
+    return _of_device(read_fields(Prediction, fields))
+
+
+def read_fields(kind: type[M], fields: dict[str, Any]) -> M:
+    """Make a message of fields that came without a topic, such as a row of a table.
+
+    Raises:
+        MessageRefusedError: They are not such a message; the text names the field.
+    """
+    _check_readable(fields, ())
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise _refused(error) from None
+
+
+def _of_device(prediction: Prediction) -> Prediction:
     # These are only the cluster's to say: a device that claims them could silence or raise what a person sees.
     return prediction.model_copy(
         update={"source": "device", "wafer": None, "review": None, "review_reason": None, "review_detail": None}
@@ -311,11 +336,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _checked(kind: type[M], topic: Topic, body: dict[str, Any]) -> M:
-    _check_readable(body, ())
-    try:
-        message = kind.model_validate(body)
-    except ValidationError as error:
-        raise _refused(error) from None
+    message = read_fields(kind, body)
     for field in ("fab", "camera"):
         if getattr(message, field) != getattr(topic, field):
             raise MessageRefusedError(

@@ -1,6 +1,6 @@
-"""Set-up of the models of a system: this release's model is in the store, and the records name a champion.
+"""Models into the store: this release's own, with which the records name the first champion, and anybody's.
 
-One owner runs it: `fabwafer up` on one machine, the set-up Job in a cluster.
+One owner runs the set-up: `fabwafer up` on one machine, the set-up Job in a cluster.
 """
 
 import contextlib
@@ -50,6 +50,31 @@ def set_up(records: Records, store: Store) -> list[str]:
             f"model {card.version} came with this release; to let it serve: fabwafer model promote {card.version}"
         )
     return sentences
+
+
+def add_model(store: Store, folder: Path) -> tuple[ModelCard, bool]:
+    """Publish a model's folder into the store; the folder stays as it is.
+
+    Args:
+        store: Where the model is published, as the version that its card names.
+        folder: The model.
+
+    Returns:
+        Its card, and whether it is new in the store.
+
+    Raises:
+        ModelRefusedError: The folder holds no model, or a file is not that of its card.
+        StoreError: The model has no finite answers, the store has another one of that version, or cannot be used.
+    """
+    card = read_card(folder)
+    if store.card(card.version) is None and _publish(store, folder, card):
+        return card, True
+    stored = store.card(card.version)
+    if stored is None or stored.digest != card.digest:
+        raise StoreError(
+            f"the version {card.version} is in {store} already, with another content: name yours otherwise"
+        )
+    return card, False
 
 
 def _publish(store: Store, folder: Path, card: ModelCard) -> bool:

@@ -1,7 +1,7 @@
 """The records of all wafers in one database: what the parts call. The SQL is in the modules beside this one."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from sqlalchemy import Connection, RowMapping
 
 from fabwafer.defects import canonical_name
+from fabwafer.maps.counts import MapCounts
 from fabwafer.records import (
     alerts,
     drawings,
     dump,
     embeddings,
+    history,
     predictions,
     reviews,
     rollouts,
@@ -28,6 +30,7 @@ from fabwafer.records.drawings import Drawing
 from fabwafer.records.dump import Dump, Written
 from fabwafer.records.engine import connect, reading, snapshot, writing
 from fabwafer.records.image_archives import ArchiveReader, ArchiveWriter, EarlierPlaces
+from fabwafer.records.keys import WaferKey
 from fabwafer.records.predictions import ReceivedPrediction
 from fabwafer.records.reviews import Review
 from fabwafer.records.rollouts import Rollout
@@ -114,7 +117,50 @@ class Records:
             How many were deleted; 0 when none are left.
         """
         with writing(self._engine) as connection:
-            return wafers.delete_wafers(connection, received_before, at_most)
+            return wafers.delete_old_wafers(connection, received_before, at_most)
+
+    # What another system received earlier
+
+    def import_predictions(self, received: Sequence[ReceivedPrediction]) -> int:
+        """Store predictions of the past, which alert nobody any more; return how many were new.
+
+        Those that are stored already, and their wafers, stay as they are.
+        """
+        with writing(self._engine) as connection:
+            return len(predictions.store_predictions(connection, history.new_predictions(connection, received)).new)
+
+    def import_shots(self, received: Sequence[Shot], counts: Mapping[WaferKey, MapCounts]) -> int:
+        """Store images of the past; return how many were new.
+
+        Args:
+            received: An image that its wafer has already is not stored again, whatever its timestamp.
+            counts: What was counted on the maps; goes to the newest device's prediction of a wafer that nothing was
+                counted on yet.
+        """
+        with writing(self._engine) as connection:
+            stored = shots.store_shots(connection, history.new_shots(connection, received))
+            history.add_counts(connection, counts)
+        return stored
+
+    def import_reviews(self, found: Sequence[tuple[WaferKey, Review]]) -> list[str]:
+        """Store reviews of the past, each unless its wafer has a later one.
+
+        Returns:
+            For each review: `new`, `known` (that review is there), `later` (a later one is), or `unknown` (nothing was
+            received about the wafer).
+        """
+        with writing(self._engine) as connection:
+            return history.add_reviews(connection, found)
+
+    def capture_times(self, keys: Collection[WaferKey]) -> dict[WaferKey, int]:
+        """Read the timestamp of each wafer's newest device's prediction, ms, where it has one."""
+        with reading(self._engine) as connection:
+            return history.capture_times(connection, keys)
+
+    def wafers_of_images(self, imgids: Collection[str]) -> dict[str, list[WaferKey]]:
+        """Read which wafers have each imgid."""
+        with reading(self._engine) as connection:
+            return history.wafers_of_images(connection, imgids)
 
     # Alerts and their thresholds
 

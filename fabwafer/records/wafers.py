@@ -188,7 +188,7 @@ def count_wafers(connection: Connection, wanted: Filter) -> int:
     return connection.scalar(select(func.count()).select_from(wafers).where(*conditions_of(wanted))) or 0
 
 
-def delete_wafers(connection: Connection, received_before: int, limit: int) -> int:
+def delete_old_wafers(connection: Connection, received_before: int, limit: int) -> int:
     """Delete up to `limit` wafers of which nothing was received since a moment (ms), with all that refers to them.
 
     Reviewed ones stay, and those with an alert that is pending.
@@ -205,14 +205,7 @@ def delete_wafers(connection: Connection, received_before: int, limit: int) -> i
         # Whoever stores something of a wafer has locked it; that wafer is no longer old.
         .with_for_update(skip_locked=True)
     )
-    ids = connection.scalars(old).all()
-    if ids:
-        of_wafers = select(predictions.c.id).where(predictions.c.wafer_id.in_(ids))
-        connection.execute(delete(alerts).where(alerts.c.prediction_id.in_(of_wafers)))
-        for table in (predictions, shots):
-            connection.execute(delete(table).where(table.c.wafer_id.in_(ids)))
-        connection.execute(delete(wafers).where(wafers.c.id.in_(ids)))
-    return len(ids)
+    return _delete(connection, connection.scalars(old).all())
 
 
 def find_labels(connection: Connection) -> set[str]:
@@ -263,6 +256,11 @@ def delete_wafers(connection: Connection, wanted: Filter) -> int:
     ids = connection.scalars(
         select(wafers.c.id).where(*conditions_of(wanted)).order_by(*_order(newest_first=False)).with_for_update()
     ).all()
+    return _delete(connection, ids)
+
+
+def _delete(connection: Connection, ids: Sequence[int]) -> int:
+    """Delete wafers with all that refers to them; return how many there were."""
     of_wafers = select(predictions.c.id).where(predictions.c.wafer_id.in_(ids))
     connection.execute(delete(alerts).where(alerts.c.prediction_id.in_(of_wafers)))
     for table in (predictions, shots, reviews):

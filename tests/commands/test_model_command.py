@@ -1,8 +1,9 @@
 """`fabwafer model`: shows the versions, champion and candidate, and changes them, for people and scripts."""
 
 import json
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -342,3 +343,45 @@ def test_a_trial_says_what_is_not_known_yet(store: Store, own_records: Records) 
     assert "Nobody reviewed any of them yet" in ok("trial")
     ok("candidate", "--none")
     assert "answered: 1, alike: 1" in ok("trial", "v2")
+
+
+def test_a_models_folder_is_added_to_the_store_and_serves_only_when_promoted(
+    store: Store, own_records: Records, tmp_path: Path
+) -> None:
+    model = make(tmp_path / "own", "own-1")
+
+    assert f"own-1 is in {store}" in ok("add", str(model))
+    assert "own-1 was in the store already" in ok("add", str(model))
+
+    assert wanted(own_records)[0] == FIRST
+    assert store.published("own-1") == read_card(model)
+    ok("promote", "own-1")
+    assert wanted(own_records)[0] == "own-1"
+    assert model.is_dir(), "the folder stays where it is"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda model: (model / "card.json").unlink(), "expected a model card"),
+        (lambda model: (model / "tiny.onnx").unlink(), "could not read it"),
+        (lambda model: (model / "tiny.onnx").write_bytes(b"another"), "SHA-256"),
+        (lambda model: make(model, "own-1", finite=False), "finite"),
+        (lambda model: make(model, "../own"), "expected a version of letters"),
+        (lambda model: make(model, "v1", seed=5), "v1 is in .* already, with another content"),
+    ],
+)
+def test_a_model_that_is_not_intact_or_does_not_answer_is_not_added(
+    store: Store, own_records: Records, tmp_path: Path, spoil: Callable[[Path], object], sentence: str
+) -> None:
+    model = make(tmp_path / "own", "own-1")
+    spoil(model)
+
+    assert re.search(sentence, refused("add", str(model)))
+    assert store.names() == [FIRST, "v1", "v2", "v3"]
+
+
+def test_a_model_is_added_without_records(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FABWAFER_DATA", str(tmp_path / "absent"))
+    ok("add", str(make(tmp_path / "own", "own-1")))
+    assert "own-1" in store.names()

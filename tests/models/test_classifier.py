@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from fabwafer.commands.classify import app
 from fabwafer.defects import NOT_A_WAFER
 from fabwafer.maps.grid import OUTSIDE, count
+from fabwafer.maps.image_file import MAX_BYTES
 from fabwafer.maps.scaling import scale
 from fabwafer.maps.synthetic import make, sample
 from fabwafer.maps.wafermap import encode
@@ -197,6 +198,43 @@ def test_pictures_of_images_of_the_same_name_do_not_overwrite_each_other(picture
         assert CliRunner().invoke(app, [*images, "--heatmap", str(pictures / "maps")]).exit_code == 0
     names = sorted(path.name for path in (pictures / "maps").iterdir())
     assert names == ["1-ring-heatmap.png", "2-ring-heatmap.png"]
+
+
+def test_the_command_takes_folders_and_all_pictures_below_them(pictures: Path) -> None:
+    (pictures / "b").mkdir()
+    for name in ("other.JPG", "ring.png", ".hidden.png"):
+        (pictures / "b" / name).write_bytes(encode(RING[::-1]))
+    (pictures / "b" / "notes.txt").write_text("no picture")
+    (pictures / "broken.png").unlink()
+    (pictures / "empty").mkdir()
+
+    result = CliRunner().invoke(app, ["--json", str(pictures), str(pictures / "empty"), str(pictures / "ring.png")])
+
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one["image"] for one in found] == [
+        str(pictures / "b" / "other.JPG"),
+        str(pictures / "b" / "ring.png"),
+        str(pictures / "ring.png"),
+        str(pictures / "ring.png"),
+    ]
+    assert {one["label"] for one in found} == {"Edge-Ring"}
+    assert result.exit_code == 1
+    assert result.stderr.strip() == f"{pictures / 'empty'}: no .png, .jpg or .jpeg file in it"
+    table = CliRunner().invoke(app, [str(pictures)], env={"COLUMNS": "300"}).stdout
+    assert str(Path("b", "ring.png")) in table
+
+
+def test_the_command_reads_one_image_from_stdin(pictures: Path) -> None:
+    words = ["--json", "-", "--heatmap", str(pictures / "maps")]
+    result = CliRunner().invoke(app, words, input=encode(RING))
+    [found] = [json.loads(line) for line in result.stdout.splitlines()]
+    assert (result.exit_code, found["image"], found["label"]) == (0, "-", "Edge-Ring")
+    assert [path.name for path in (pictures / "maps").iterdir()] == ["stdin-heatmap.png"]
+
+    nothing = CliRunner().invoke(app, ["--json", "-"], input=b"")
+    assert "got no bytes at all" in json.loads(nothing.stdout)["error"]
+    endless = CliRunner().invoke(app, ["--json", "-"], input=b"x" * (MAX_BYTES + 10))
+    assert json.loads(endless.stdout)["error"].startswith(f"expected an image of at most {MAX_BYTES} bytes")
 
 
 def test_the_command_refuses_a_folder_without_a_model(pictures: Path) -> None:

@@ -534,6 +534,36 @@ def test_evaluating_prints_json_with_its_keys_and_writes_a_report(tmp_path: Path
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text()) == found
 
 
+def test_maps_of_classes_that_the_model_does_not_know_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
+    data = read("synthetic:90")
+    labels = data.labels.astype("<U32")
+    labels[labels == "Donut"] = "Swirl"
+    write_npz(tmp_path / "own.npz", replace(data, labels=labels))
+    words = [str(tmp_path / "own.npz"), "--json", "--out", str(tmp_path / "report")]
+
+    refused = CliRunner().invoke(evaluate_app, words)
+    assert refused.exit_code == 1
+    assert "label 'Swirl' is none of the model's classes" in refused.stderr
+    assert "--known-classes leaves such maps out" in refused.stderr
+
+    result = CliRunner().invoke(evaluate_app, [*words, "--known-classes"])
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["maps"], found["left_out"]) == (0, 80, {"Swirl": 10})
+    assert "left out 10 own maps labelled 'Swirl', no class of the model" in result.stderr
+    assert found["per_class"]["Donut"]["support"] == 0
+    assert json.loads((tmp_path / "report" / "evaluation.json").read_text()) == found
+
+    write_npz(tmp_path / "own.npz", replace(data, labels=np.full(90, "Swirl")))
+    none = CliRunner().invoke(evaluate_app, [*words, "--known-classes"])
+    assert none.exit_code == 1
+    assert "there are no maps to measure on" in none.stderr
+
+
+def test_where_nothing_was_left_out_the_report_says_so() -> None:
+    result = CliRunner().invoke(evaluate_app, ["synthetic:90", "--json", "--known-classes"])
+    assert json.loads(result.stdout)["left_out"] == {}
+
+
 def test_people_get_tables() -> None:
     result = CliRunner().invoke(evaluate_app, ["synthetic:90"])
     assert result.exit_code == 0

@@ -1,6 +1,7 @@
 """Readers: the same labelled maps, whatever form they come in, and a clear word on what is wrong with a file."""
 
 import functools
+import json
 import os
 import pickle
 import sys
@@ -563,3 +564,93 @@ def test_joined_data_keeps_groups_of_the_same_name_apart() -> None:
     both = joined(first, second)
     assert len(both) == 27
     assert len(set(both.groups.tolist())) == 3
+
+
+def mixed(folder: Path, maps: Any = None, labels: Any = None) -> Path:
+    """Write maps as MixedWM38 comes: of no pattern, of one, and of two."""
+    if maps is None:
+        maps = np.stack([np.pad(MAPS[0][1][:20, :20], 16) for _ in range(10)]).astype(np.int32)
+        for row in range(len(maps)):
+            maps[row, 26, 26 + row] = 2
+    if labels is None:
+        labels = np.concatenate([np.zeros((1, 8)), np.eye(8), [[1, 0, 0, 0, 0, 0, 1, 0]]]).astype(np.int32)
+    np.savez(folder / "Wafer_Map_Datasets.npz", maps, labels)
+    return folder / "Wafer_Map_Datasets.npz"
+
+
+def test_maps_of_mixedwm38_are_read_and_those_of_several_patterns_left_out(tmp_path: Path) -> None:
+    data = read(str(mixed(tmp_path)))
+
+    assert data.labels.tolist() == [
+        "none",
+        *("Center", "Donut", "Edge-Loc", "Edge-Ring", "Loc", "Near-full", "Scratch", "Random"),
+    ]
+    assert data.grids[3].shape == (52, 52)
+    assert data.grids[3].dtype == np.uint8
+    assert data.names[8] == "row 8"
+    assert data.unread == ("left out 1 of 10 maps, which show several patterns: a map has one label here",)
+
+
+def test_the_fourth_value_of_mixedwm38_is_read_as_passed_and_told_of(tmp_path: Path) -> None:
+    maps = np.ones((10, 52, 52), dtype=np.uint8)
+    maps[2, 5, 5:7] = 3
+    data = read(str(mixed(tmp_path, maps)))
+    assert data.grids[2].max() == 1
+    assert data.unread[1] == "read the value 3, which stands for nothing here, as passed in 1 of 9 maps"
+
+
+@pytest.mark.parametrize(
+    ("maps", "labels", "complaint"),
+    [
+        (np.full((10, 52, 52), 4), None, r"row 0: arr_0 may hold 0 \(outside\), 1 .* and 3 .*, has 4"),
+        (np.full((10, 52, 52), -1), None, "row 0: arr_0 may hold .*, has -1"),
+        (
+            np.zeros((10, 52)),
+            None,
+            r"arr_0 should be maps as whole numbers \[n, rows, columns\], is float64 of the shape",
+        ),
+        (np.zeros((0, 52, 52), int), np.zeros((0, 8), int), "there are no maps"),
+        (
+            np.zeros((9, 52, 52), int),
+            None,
+            r"arr_1 should be labels as 0 and 1 \[9, 8\], is int32 of the shape \(10, 8\)",
+        ),
+        (None, np.zeros((10, 9), int), r"arr_1 should be labels as 0 and 1 \[10, 8\]"),
+        (None, np.full((10, 8), 2), "row 0: arr_1 may hold 0 and 1, has 2"),
+        (None, np.ones((10, 8), int), "all 10 maps show several patterns"),
+    ],
+)
+def test_what_only_looks_like_mixedwm38_is_refused_with_the_row(
+    tmp_path: Path, maps: Any, labels: Any, complaint: str
+) -> None:
+    with pytest.raises(DataError, match=complaint):
+        read(str(mixed(tmp_path, maps, labels)))
+
+
+def test_showing_says_what_was_left_out_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    maps = np.stack([np.full((52, 52), 1, np.uint8)] * 10)
+    for row in range(3, 10):
+        maps[row, 26, row] = 2
+    file = mixed(tmp_path, maps)  # rows 0 to 2 are alike, and have three labels
+
+    shown = CliRunner().invoke(app, ["show", str(file)]).stdout
+    assert "left out 1 of 10 maps, which show several patterns" in shown
+    assert "Training leaves out 3 maps with conflicting labels (row 0, row 1, row 2) and 0 exact duplicates." in shown
+    found = json.loads(CliRunner().invoke(app, ["show", str(file), "--json"]).stdout)
+    assert len(found["left_out"]) == 1
+    assert found["conflicting"] == ["row 0", "row 1", "row 2"]
+    converted = CliRunner().invoke(app, ["convert", str(file), str(tmp_path / "out.npz")])
+    assert "left out 1 of 10 maps" in converted.stderr
+
+
+def test_rows_without_a_label_are_told_of(tmp_path: Path) -> None:
+    data = read(str(dump(columns(nested=True), tmp_path / "a.pkl")))
+    assert data.unread == ("left out 3 of 18 rows, which have no label",)
+
+
+def test_files_of_a_folder_that_are_no_pictures_are_told_of(tmp_path: Path) -> None:
+    write_folder(tmp_path / "maps", read("synthetic:9"))
+    assert read(str(tmp_path / "maps")).unread == ()
+    (tmp_path / "maps" / "train" / "Loc" / "notes.txt").write_text("seen twice")
+    assert read(str(tmp_path / "maps")).unread == ("passed over 1 files that are no pictures",)

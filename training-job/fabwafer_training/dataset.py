@@ -36,7 +36,7 @@ class Dataset:
         labels: The class of each map; known names in any case get their usual spelling, as in messages.
         groups: The lot of each map, or what stands in for one. Splits never cut through a group.
         split: Which part of the source each map is in (`train`, `valid`, ...), empty where the source has no parts.
-        unread: A sentence on each labelled image that could not be read, and is not among the maps.
+        unread: Sentences on what in the source is not among the maps, or was not read as it stands, and why.
         names: What each map is called in its source; by default its number there.
     """
 

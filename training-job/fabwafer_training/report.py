@@ -60,7 +60,8 @@ def _answers(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32]
     if unknown:
         row = int(np.flatnonzero(data.labels == unknown[0])[0])
         raise DataError(
-            f"{data.name}: {data.names[row]}: label {unknown[0]!r} is none of the model's classes {', '.join(classes)}"
+            f"{data.name}: {data.names[row]}: label {unknown[0]!r} is none of the model's classes "
+            f"{', '.join(classes)}; --known-classes leaves such maps out"
         )
     found = classifier.classify_grids(data.grids)
     probabilities, review = np.stack([one.probabilities for one in found]), np.array([one.review for one in found])

@@ -1,7 +1,7 @@
 """`fabwafer data`: labelled wafer maps from one form to another, and what is in them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from fabwafer_training.dataset import Dataset
 
 app = Commands(no_args_is_help=True, help="Convert labelled wafer maps, and show what is in them.")
+
+_NAMED: Final = 10
+"""Maps that are named of those that are left out; --json names all."""
 
 _Source = Annotated[str, typer.Argument(help=HELP)]
 
@@ -26,6 +29,8 @@ def convert(
     from fabwafer_training.readers.npz import write_npz
 
     data = _read(source)
+    for sentence in data.unread:
+        typer.echo(sentence, err=True)
     if out.suffix and out.suffix != ".npz":
         typer.echo(f"expected a file that ends in .npz or a folder, got {out}", err=True)
         raise typer.Exit(1)
@@ -46,7 +51,7 @@ def convert(
 def show(
     source: _Source, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
 ) -> None:
-    """Show how many maps of each class there are, and which training would leave out."""
+    """Show how many maps of each class there are, what was left out and why, and which training would leave out."""
     import json
 
     from rich.markup import escape
@@ -65,6 +70,7 @@ def show(
                     "maps": len(data),
                     "groups": len(set(data.groups.tolist())),
                     "classes": data.counts(),
+                    "left_out": data.unread,
                     "conflicting": [data.names[row] for row in left_out.conflicting],
                     "repeated": [data.names[row] for row in left_out.repeated],
                     "sha256": data.digest(),
@@ -80,10 +86,18 @@ def show(
         table.add_row(escape(name), str(count))
     terminal = console()
     terminal.print(table)
+    for sentence in data.unread:
+        terminal.print(escape(sentence))
+    conflicting, repeated = (_named(data, rows.tolist()) for rows in (left_out.conflicting, left_out.repeated))
     terminal.print(
-        f"Training leaves out {len(left_out.conflicting)} maps with conflicting labels "
-        f"and {len(left_out.repeated)} exact duplicates."
+        f"Training leaves out {len(left_out.conflicting)} maps with conflicting labels{escape(conflicting)} "
+        f"and {len(left_out.repeated)} exact duplicates{escape(repeated)}."
     )
+
+
+def _named(data: "Dataset", rows: list[int]) -> str:
+    names = [data.names[row] for row in rows[:_NAMED]] + (["..."] if len(rows) > _NAMED else [])
+    return f" ({', '.join(names)})" if names else ""
 
 
 def _read(source: str) -> "Dataset":

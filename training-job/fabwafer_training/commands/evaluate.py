@@ -1,12 +1,16 @@
 """`fabwafer evaluate`: how good a model is on labelled wafer maps."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from fabwafer.commands.app import Commands
 from fabwafer_training.commands.source import HELP
+
+if TYPE_CHECKING:
+    from fabwafer_training.dataset import Dataset
 
 app = Commands()
 
@@ -24,6 +28,9 @@ def evaluate(
         int | None,
         typer.Option(metavar="SEED", min=0, help="Only the maps that training with this seed holds out."),
     ] = None,
+    known_classes: Annotated[
+        bool, typer.Option("--known-classes", help="Leave out maps of classes that the model does not know.")
+    ] = False,
     alert_precision: Annotated[
         float, typer.Option(min=0, max=1, help="Find the alert threshold for this share of right alerts.")
     ] = 0.95,
@@ -55,10 +62,16 @@ def evaluate(
         classifier = Classifier(folder, "float32" if float32 else "int8")
         seen = read_seen_maps(folder, classifier.card)
         maps = read(data)
+        for sentence in maps.unread:
+            typer.echo(sentence, err=True)
         if held_out is not None:
             maps, _ = clean(maps)
             maps = maps.subset(np.flatnonzero(held_out_from_training(maps, held_out)))
+        left_out: dict[str, int] = {}
+        if known_classes:
+            maps, left_out = _of_known_classes(maps, classifier.card.classes)
         evaluation = measure_model(classifier, maps, alert_precision, seen)
+        evaluation.figures["left_out"] = left_out
         if out is not None:
             write_report(evaluation, out)
     except (DataError, ModelRefusedError, OSError) as error:
@@ -75,6 +88,17 @@ def evaluate(
             f"{len(evaluation.contradicted)} labels are contradicted: {out / 'contradicted.csv'} names the maps, the "
             "surest first."
         )
+
+
+def _of_known_classes(maps: "Dataset", classes: list[str]) -> "tuple[Dataset, dict[str, int]]":
+    """Return the maps of a model's classes, and how many there are of each other one, which are told of."""
+    from fabwafer_training.known_classes import of_known_classes
+
+    known = {name.casefold() for name in classes}
+    found = of_known_classes(replace(maps, unread=()), classes, "the model")
+    for sentence in found.unread:
+        typer.echo(sentence, err=True)
+    return found, {label: count for label, count in maps.counts().items() if label.casefold() not in known}
 
 
 def _warning(trained_on: dict[str, Any] | None) -> str:

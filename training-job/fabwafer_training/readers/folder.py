@@ -1,6 +1,5 @@
 """Labelled wafer maps as pictures in folders: `train/<class>/*.png` and `valid/<class>/*.png`, or `<class>/*.png`."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,7 @@ OTHER_PICTURES: Final = (".bmp", ".gif", ".tif", ".tiff", ".webp")
 def read_folder(path: Path) -> Dataset:
     """Read every picture, drawn in any way that the model server reads. Each is a group of its own.
 
-    What is hidden, and files that are no pictures, are passed over.
+    What is hidden, and files that are no pictures, are passed over; the latter are told of.
 
     Raises:
         DataError: There are no pictures, one cannot be read, is no wafer map or has unknown colours, or some lie where
@@ -32,9 +31,13 @@ def read_folder(path: Path) -> Dataset:
         beside = next(folder for folder in folders if folder not in parts)
         raise DataError(f"{path}: expected classes in {parts[0].name}, or without it, found {beside.name} beside it")
     grids, labels, groups, split = [], [], [], []
+    others = 0
     for part in parts or [path]:
         for folder in _folders(part):
-            for file in _pictures(folder):
+            files = _files(folder)
+            pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+            others += len(files) - len(pictures)
+            for file in pictures:
                 try:
                     found = read(file.read_bytes())
                 except (BadImageError, NotAWaferMapError) as error:
@@ -49,21 +52,27 @@ def read_folder(path: Path) -> Dataset:
                 split.append(PARTS[part.name.lower()] if parts else "")
     if not grids:
         raise DataError(f"{path}: found no pictures in {path}/<class> or {path}/train/<class>")
-    return Dataset(path.name, grids, np.array(labels), np.array(groups), np.array(split), names=groups)
+    return Dataset(
+        path.name,
+        grids,
+        np.array(labels),
+        np.array(groups),
+        np.array(split),
+        unread=(f"passed over {others} files that are no pictures",) if others else (),
+        names=groups,
+    )
 
 
 def _folders(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
-    for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or file.is_dir():
-            continue
+def _files(folder: Path) -> list[Path]:
+    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".") and not file.is_dir()]
+    for file in files:
         if file.suffix.lower() in OTHER_PICTURES:
             raise DataError(f"{file}: expected pictures as {', '.join(SUFFIXES)}")
-        if file.suffix.lower() in SUFFIXES:
-            yield file
+    return files
 
 
 def write_folder(path: Path, data: Dataset) -> None:

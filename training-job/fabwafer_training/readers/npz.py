@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fabwafer_training.dataset import DataError, Dataset
+from fabwafer_training.readers.mixed_wm38 import LABELS, MAPS, read_mixed
 
 FIELDS = ("flat", "offsets", "height", "width", "label")
 
@@ -14,7 +15,8 @@ FIELDS = ("flat", "offsets", "height", "width", "label")
 def read_npz(path: Path) -> Dataset:
     """Read `flat`, `offsets`, `height`, `width`, `label` and, where present, `group` and `split`.
 
-    Map i is `flat[offsets[i]:offsets[i + 1]].reshape(height[i], width[i])`. Nothing in the file is unpickled.
+    Map i is `flat[offsets[i]:offsets[i + 1]].reshape(height[i], width[i])`. A file with `arr_0` and `arr_1` is read as
+    MixedWM38. Nothing in the file is unpickled.
 
     Raises:
         DataError: The file is not such an archive, an array is missing, or a row does not fit.
@@ -25,6 +27,8 @@ def read_npz(path: Path) -> Dataset:
     except Exception as error:  # a damaged archive can fail in any way
         reason = str(error) or type(error).__name__
         raise DataError(f"{path}: expected a NumPy .npz archive without pickled objects: {reason}") from None
+    if MAPS in arrays and LABELS in arrays and not arrays.keys() & set(FIELDS):
+        return read_mixed(path, arrays[MAPS], arrays[LABELS])
     for name in FIELDS:
         if name not in arrays:
             raise DataError(f"{path}: the array {name!r} is missing; found {', '.join(sorted(arrays)) or 'none'}")

@@ -64,7 +64,16 @@ def assemble(path: Path, columns: Mapping[str, Sequence[Any]]) -> Dataset:
         names.append(f"row {row}")
     if not grids:
         raise DataError(f"{path}: none of its {rows} rows has a label in {LABEL}")
-    return Dataset(path.stem, grids, np.array(labels), np.array(groups), np.array(split), names=names)
+    unlabelled = rows - len(grids)
+    return Dataset(
+        path.stem,
+        grids,
+        np.array(labels),
+        np.array(groups),
+        np.array(split),
+        unread=(f"left out {unlabelled} of {rows} rows, which have no label",) if unlabelled else (),
+        names=names,
+    )
 
 
 def _grid(path: Path, row: int, value: Any) -> NDArray[np.uint8]:

@@ -1,0 +1,1 @@
+"""Imports: what other systems recorded, taken over into the records."""
