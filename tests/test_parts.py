@@ -23,7 +23,10 @@ PARTS = {
     "training-job": "fabwafer_training",
     "local": "fabwafer_local",
 }
-ALLOWED = {("local", "fabwafer_handlers")}  # it starts the model server and drives it
+ALLOWED = {
+    ("local", "fabwafer_handlers"),  # it starts the model server and drives it
+    ("local", "fabwafer_bridge"),  # it starts the NATS server, whose configuration is the bridge's
+}
 
 
 def imported(file: Path) -> set[str]:
