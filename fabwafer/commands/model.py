@@ -101,12 +101,17 @@ def history(*, data: Data = None) -> None:
     table = Table("when", "who", "champion", "candidate", "share", "refused", box=SIMPLE, padding=(0, 1, 0, 0))
     for column in (*table.columns[1:4], table.columns[5]):
         column.overflow = "fold"
+    reasons = []
     for rollout in rollouts:
         when = datetime.fromtimestamp(rollout.time / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         share = f"{rollout.share:.0%}" if rollout.candidate else ""
-        refusal = escape(f"{rollout.refused}: {rollout.reason}") if rollout.refused else ""
-        table.add_row(when, escape(rollout.author), rollout.champion, rollout.candidate or "", share, refusal)
+        who = escape(rollout.author)
+        table.add_row(when, who, rollout.champion, rollout.candidate or "", share, rollout.refused or "")
+        if rollout.refused:
+            reasons.append(f"{when} {rollout.refused} was refused: {rollout.reason}")
     _print(table)
+    for sentence in reasons:  # too long for a column
+        print(sentence)
 
 
 @app.command()

@@ -281,7 +281,9 @@ def test_a_version_that_could_not_serve_is_shown_as_refused_with_the_reason(stor
     reason = "its pod wafer-1 cannot be scheduled: Insufficient cpu [1 of 1 nodes]"
     ok("promote", "v1")
     own_records.set_rollout(FIRST, author="fabwafer", refused="v1", reason=reason)
-    assert f"v1: {reason}" in ok("history")
+    lines_of_history = ok("history").splitlines()
+    assert lines_of_history[-1].endswith(f" v1 was refused: {reason}")
+    assert lines_of_history[3].split()[2:] == ["fabwafer", FIRST, "v1"]
     lines = listed()
     assert (lines["v1"]["states"], lines["v1"]["refused"]) == (["refused"], reason)
     assert (lines[FIRST]["states"], lines[FIRST]["refused"]) == (["champion"], None)
