@@ -4,7 +4,8 @@ The tree, by the module that raises:
 
 - maps: `BadImageError`, `NotAWaferMapError`
 - messages: `MessageRefusedError`, `EncodingError`
-- models: `ModelRefusedError`, `NotLoadedError`, `RolloutError`, `ServerUnavailableError`,
+- models: `ModelRefusedError`, `NotLoadedError`, `RolloutError`, `ServerUnavailableError`, `ClusterError`,
+  `NotServingError`, `PredictorError`,
   `StoreError` > `DamagedError`, `StoreUnavailableError`
 - records: `RecordsUnavailableError`, `DatabaseUrlError`, `SchemaError`, `CursorError`, `UnknownWaferError`,
   `ThresholdRefusedError`, `RolloutChangedError`, `RecordsNotEmptyError`, `ImageDamagedError`

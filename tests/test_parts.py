@@ -81,7 +81,7 @@ def needed(extra: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("extra", ["bridge", "edge", "records", "classify", "handlers", "kserve", "archive"])
+@pytest.mark.parametrize("extra", ["bridge", "rollout", "edge", "records", "classify", "handlers", "kserve", "archive"])
 def test_a_part_that_needs_no_torch_does_not_install_it(extra: str) -> None:
     assert "torch" not in needed(extra)
 

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 app = Commands(
     no_args_is_help=True,
     help="The versions in the model store, and which of them is to serve. "
-    "A running local system follows within seconds; in a cluster no part does so yet.",
+    "A running local system follows within seconds, a cluster as soon as a new pod is ready.",
 )
 
 Author = Annotated[str | None, typer.Option(help="Who decides it; by default the name of the user.")]
 
 _NOTE: Final = (
-    "A running local system follows within seconds. In a cluster nothing does yet: its model server stays as it is."
+    "A running local system follows within seconds, a cluster as soon as a new pod is ready. "
+    "A version that cannot serve is put back, and `fabwafer model history` says why."
 )
 
 _OTHER_MAPS: Final = (
@@ -42,21 +43,22 @@ def list_versions(*, store: StoreAddress = None, data: Data = None, as_json: Jso
     """List the versions, the oldest first: their metrics, what they were made from, champion and candidate."""
     from fabwafer.commands.connections import open_records
     from fabwafer.commands.system import SystemNotFoundError
-    from fabwafer.models.rollout import RolloutError, current
+    from fabwafer.models.rollout import RolloutError, current, refusals
 
     opened = _store(store, data)
     cards, damaged = opened.versions()
-    rollout = None
+    rollout, refused = None, {}
     try:
         with open_records(data) as records:
             rollout = current(records)
+            refused = refusals(records.rollouts())
     except (SystemNotFoundError, RolloutError) as error:
         print(f"who is to serve is not known: {error}", file=sys.stderr)
     if as_json:
         for card in cards:
-            print(json.dumps(_as_json(card, rollout), separators=(",", ":")))
+            print(json.dumps(_as_json(card, rollout, refused), separators=(",", ":")))
     else:
-        _print(_versions_table(cards, rollout))
+        _print(_versions_table(cards, rollout, refused))
         if len({_measured_on(card) for card in cards} - {""}) > 1:
             print(_OTHER_MAPS, file=sys.stderr)
         print(_NOTE, file=sys.stderr)
@@ -64,6 +66,8 @@ def list_versions(*, store: StoreAddress = None, data: Data = None, as_json: Jso
     for role, version in (("champion", rollout and rollout.champion), ("candidate", rollout and rollout.candidate)):
         if version and version not in versions:
             print(f"the {role} {version} is not among the versions in {opened}", file=sys.stderr)
+    for version in sorted(versions & refused.keys()):
+        print(f"{version} was refused: {refused[version]}", file=sys.stderr)
     for sentence in damaged:
         print(sentence, file=sys.stderr)
 
@@ -104,7 +108,7 @@ def add(
 
 @app.command()
 def history(*, data: Data = None) -> None:
-    """Show champions and candidates, since when, and who decided it: the newest first."""
+    """Show champions and candidates, since when, who decided it, and what could not serve: the newest first."""
     from datetime import datetime
 
     from rich.box import SIMPLE
@@ -115,14 +119,20 @@ def history(*, data: Data = None) -> None:
 
     with open_records(data) as records:
         rollouts = records.rollouts()
-    table = Table("when", "who", "champion", "candidate", "share", box=SIMPLE, padding=(0, 1, 0, 0))
-    for column in table.columns[1:4]:
+    table = Table("when", "who", "champion", "candidate", "share", "refused", box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in (*table.columns[1:4], table.columns[5]):
         column.overflow = "fold"
+    reasons = []
     for rollout in rollouts:
         when = datetime.fromtimestamp(rollout.time / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         share = f"{rollout.share:.0%}" if rollout.candidate else ""
-        table.add_row(when, escape(rollout.author), rollout.champion, rollout.candidate or "", share)
+        who = escape(rollout.author)
+        table.add_row(when, who, rollout.champion, rollout.candidate or "", share, rollout.refused or "")
+        if rollout.refused:
+            reasons.append(f"{when} {rollout.refused} was refused: {rollout.reason}")
     _print(table)
+    for sentence in reasons:  # too long for a column
+        print(sentence)
 
 
 @app.command()
@@ -245,14 +255,17 @@ def _report(change: "Change") -> None:
     print(_NOTE)
 
 
-def _states(version: str, rollout: "Rollout | None") -> list[str]:
+def _states(version: str, rollout: "Rollout | None", refused: dict[str, str]) -> list[str]:
     if rollout is None:
         return []
     roles = {"champion": rollout.champion, "candidate": rollout.candidate}
-    return [role for role, holder in roles.items() if holder == version]
+    return [
+        *(role for role, holder in roles.items() if holder == version),
+        *(["refused"] if version in refused else []),
+    ]
 
 
-def _as_json(card: "ModelCard", rollout: "Rollout | None") -> dict[str, Any]:
+def _as_json(card: "ModelCard", rollout: "Rollout | None", refused: dict[str, str]) -> dict[str, Any]:
     return {
         "version": card.version,
         "created": card.created,
@@ -262,7 +275,8 @@ def _as_json(card: "ModelCard", rollout: "Rollout | None") -> dict[str, Any]:
         "measured_on": card.metrics.get("measured_on"),
         "description": card.description,
         "training_data": card.training_data.name,
-        "states": _states(card.version, rollout),
+        "states": _states(card.version, rollout, refused),
+        "refused": refused.get(card.version),
     }
 
 
@@ -272,7 +286,7 @@ def _measured_on(card: "ModelCard") -> str:
     return f"{maps} held out of {card.training_data.name}" if maps else ""
 
 
-def _versions_table(cards: "list[ModelCard]", rollout: "Rollout | None") -> "Table":
+def _versions_table(cards: "list[ModelCard]", rollout: "Rollout | None", refused: dict[str, str]) -> "Table":
     from rich.box import SIMPLE
     from rich.markup import escape
     from rich.table import Table
@@ -288,7 +302,7 @@ def _versions_table(cards: "list[ModelCard]", rollout: "Rollout | None") -> "Tab
             card.created[:16].replace("T", " "),
             *(f"{figure:.3f}" if isinstance(figure, float) else "" for figure in figures),
             escape(_measured_on(card)),
-            ", ".join(_states(card.version, rollout)),
+            ", ".join(_states(card.version, rollout, refused)),
             escape(f"{card.training_data.name}. {card.description}"),
         )
     return table

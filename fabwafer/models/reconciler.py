@@ -1,16 +1,16 @@
-"""The reconciler: brings a model server to the champion and the candidate that the records name.
+"""The reconciler: brings what serves to the champion and the candidate that the records name, again and again.
 
-It drives any `ModelServer`: on one machine TorchServe by its management API (`fabwafer_handlers.management`), in a
-cluster Kubernetes.
+On one machine it drives a `ModelServer`, TorchServe by its management API (`fabwafer_handlers.management`). In a
+cluster Kubernetes starts and ends the servers: `fabwafer.models.kubernetes`.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from fabwafer.errors import FabwaferError
 from fabwafer.models.model_server import ModelServer, NotLoadedError, ServerUnavailableError
-from fabwafer.models.rollout import current
+from fabwafer.models.rollout import current, refuse
 from fabwafer.records import Records
 from fabwafer.service.backoff import Backoff
 
@@ -20,11 +20,53 @@ LONGEST_PAUSE: Final = 30.0
 """Longest pause after failures; the store may be on another machine, and out of reach for long."""
 
 
+class ReconcileLoop:
+    """Reconciles again and again, whatever fails.
+
+    Args:
+        step: Does the next thing, if anything is to be done.
+        say: Called with a sentence for people on each new failure.
+        look_seconds: Pause between two steps.
+
+    Attributes:
+        trouble: Why the last step failed, or None.
+    """
+
+    def __init__(
+        self, step: Callable[[], Awaitable[None]], say: Callable[[str], None], look_seconds: float = LOOK_SECONDS
+    ) -> None:
+        self._step, self._say, self._look_seconds = step, say, look_seconds
+        self.trouble: str | None = "it has not looked yet which version is to serve"
+
+    async def run(self) -> None:
+        """Reconcile; return only when cancelled."""
+        backoff = Backoff(self._look_seconds, LONGEST_PAUSE)
+        reported = ""
+        while True:
+            await backoff.wait()
+            try:
+                await self._step()
+            except ServerUnavailableError as error:
+                self.trouble = str(error)
+                backoff.reset()
+            # Whatever it is, a full disk for example, the version that answers must go on answering.
+            except Exception as error:
+                self.trouble = str(error) if isinstance(error, (FabwaferError, OSError)) else repr(error)
+                if self.trouble != reported:  # most retries fail for the same reason
+                    self._say(f"the model stays as it is: {self.trouble}")
+                reported = self.trouble
+            else:
+                self.trouble = None
+                reported = ""
+                backoff.reset()
+
+
 class Reconciler:
     """Brings a model server to the champion, and to the candidate on trial beside it.
 
     A new champion is loaded beside the old one, takes over when it can answer, and only then the old one is unloaded:
-    no request waits. A version that is missing or cannot be loaded is reported and changes nothing. What others changed
+    no request waits. A version that the server refuses is recorded as refused, with the reason, and the one that
+    answers is the champion again; one that is missing in the store is reported and changes nothing. What others changed
     on the server is repaired: a model that was removed, workers that were stopped, another version that answers.
 
     Args:
@@ -38,25 +80,11 @@ class Reconciler:
         self, records: Records, server: ModelServer, say: Callable[[str], None], look_seconds: float = LOOK_SECONDS
     ) -> None:
         self._records, self._server, self._say = records, server, say
-        self._look_seconds = look_seconds
-        self._reported = ""
-        self._refused: set[str] = set()
+        self._loop = ReconcileLoop(self.step, say, look_seconds)
 
     async def run(self) -> None:
         """Reconcile again and again; return only when cancelled."""
-        backoff = Backoff(self._look_seconds, LONGEST_PAUSE)
-        while True:
-            await backoff.wait()
-            try:
-                await self.step()
-            except ServerUnavailableError:
-                backoff.reset()
-            # Whatever it is, a full disk for example, the version that answers must go on answering.
-            except Exception as error:
-                reason = str(error) if isinstance(error, (FabwaferError, OSError)) else repr(error)
-                self._report(f"the model stays as it is: {reason}")
-            else:
-                backoff.reset()
+        await self._loop.run()
 
     async def step(self) -> None:
         """Do the next thing, if anything is to be done: switch to the champion, or unload, repair, load the candidate.
@@ -70,16 +98,18 @@ class Reconciler:
         """
         rollout = await asyncio.to_thread(current, self._records)
         champion, candidate = rollout.champion, rollout.candidate
-        # The files of a refused version do not change, so it is tried again only after another version was wanted.
-        self._refused &= {champion, candidate}
         loaded = await self._server.loaded()
         answering = loaded.answering
-        # Where nothing answers, nothing is lost by another try.
-        if champion != answering and (champion not in self._refused or answering is None):
-            if champion not in loaded.versions:
-                await self._load(champion)
-            elif champion in loaded.without_workers:
-                await self._server.start_worker(champion)
+        if champion != answering:
+            try:
+                if champion not in loaded.versions:
+                    await self._server.load(champion)
+                elif champion in loaded.without_workers:
+                    await self._server.start_worker(champion)
+            except NotLoadedError as error:
+                if answering is not None:  # where nothing answers, nothing is lost by another try
+                    await asyncio.to_thread(refuse, self._records, rollout, champion, str(error), champion=answering)
+                raise
             await self._server.answer_with(champion)
             self._say(f"model {champion} serves from now on, before it {answering or 'none'}")
             return
@@ -90,21 +120,10 @@ class Reconciler:
             elif version in loaded.without_workers:
                 await self._server.start_worker(version)
                 self._say(f"model {version} had no worker left; it answers again")
-        if candidate and candidate not in {*loaded.versions, *self._refused}:
-            await self._load(candidate)
+        if candidate and candidate not in loaded.versions:
+            try:
+                await self._server.load(candidate)
+            except NotLoadedError as error:
+                await asyncio.to_thread(refuse, self._records, rollout, candidate, str(error), champion=champion)
+                raise
             self._say(f"model {candidate} is on trial from now on")
-        if not self._refused:
-            self._reported = ""
-
-    async def _load(self, version: str) -> None:
-        try:
-            await self._server.load(version)
-        except NotLoadedError:
-            self._refused.add(version)
-            raise
-
-    def _report(self, sentence: str) -> None:
-        """Say a sentence unless it was the last one: most retries fail for the same reason."""
-        if sentence != self._reported:
-            self._say(sentence)
-        self._reported = sentence

@@ -16,6 +16,8 @@ from fabwafer.records import Compared, Records, Rollout, RolloutChangedError
 
 TRIAL_SHARE: Final = 0.1
 """Share of the images that goes to a candidate where nobody names another."""
+AUTHOR: Final = "fabwafer"
+"""Who names the first champion and refuses versions that cannot serve, in the history of the rollout."""
 
 
 class RolloutError(FabwaferError):
@@ -222,6 +224,48 @@ def end_trial(records: Records, *, author: str) -> Change:
     """
     before = current(records)
     return _change(records, before, before.champion, author=author) if before.candidate else Change(before, before)
+
+
+def refuse(records: Records, before: Rollout, version: str, reason: str, *, champion: str) -> None:
+    """Record that a version cannot serve, so that it is tried again only when somebody asks for it again.
+
+    Its trial ends; another version's goes on.
+
+    Args:
+        records: Where the change is written.
+        before: The rollout in which the version is champion or candidate.
+        version: The version.
+        reason: Why it cannot serve.
+        champion: The version that serves, and goes on serving.
+
+    Raises:
+        RolloutChangedError: Somebody else changed the rollout at the same time; nothing was written.
+    """
+    on_trial = before.candidate not in {None, version, champion}
+    records.set_rollout(
+        champion,
+        candidate=before.candidate if on_trial else None,
+        share=before.share if on_trial else 0.0,
+        author=AUTHOR,
+        after=before.number,
+        refused=version,
+        reason=reason,
+    )
+
+
+def refusals(rollouts: Sequence[Rollout]) -> dict[str, str]:
+    """Return the versions that could not serve, with the reasons; not those that somebody asked for again since.
+
+    Args:
+        rollouts: All rollouts, the newest first.
+    """
+    found: dict[str, str] = {}
+    for rollout in reversed(rollouts):
+        for wanted in (rollout.champion, rollout.candidate):
+            found.pop(wanted or "", None)
+        if rollout.refused:
+            found[rollout.refused] = rollout.reason or ""
+    return found
 
 
 def trial_outcome(records: Records, version: str | None = None) -> TrialOutcome:

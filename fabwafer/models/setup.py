@@ -6,15 +6,12 @@ One owner runs the set-up: `fabwafer up` on one machine, the set-up Job in a clu
 import contextlib
 import shutil
 from pathlib import Path
-from typing import Final
 
 from fabwafer.models.card import CARD_NAME, ModelCard, read_card, read_checked
+from fabwafer.models.rollout import AUTHOR
 from fabwafer.models.shipped import default_model
 from fabwafer.models.store import Store, StoreError
 from fabwafer.records import Records, RolloutChangedError
-
-AUTHOR: Final = "fabwafer"
-"""Who names the first champion, in the history of the rollout."""
 
 
 def set_up(records: Records, store: Store) -> list[str]:

@@ -434,6 +434,8 @@ class Records:
         share: float = 0.0,
         at: int | None = None,
         after: int | None = None,
+        refused: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """Set which versions are to serve from now on; earlier rollouts stay readable.
 
@@ -445,6 +447,8 @@ class Records:
             at: When, ms; now if not given.
             after: The number of the rollout that this one was decided on (`Rollout.number`; 0 where there was none);
                 by default it is not asked whether another came in between.
+            refused: A version that could not serve, where that is why this one is set.
+            reason: Why it could not.
 
         Raises:
             RolloutChangedError: Another rollout came after that one; nothing was written.
@@ -452,7 +456,7 @@ class Records:
         """
         if not 0 <= share <= 1:
             raise ValueError(f"expected a share of 0 to 1, got {share}")
-        rollout = Rollout(champion, candidate, share, author, _moment(at))
+        rollout = Rollout(champion, candidate, share, author, _moment(at), refused, reason)
         with writing(self._engine) as connection:
             rollouts.add_rollout(connection, rollout, after)
 

@@ -1,11 +1,14 @@
 """Rollouts: which model versions are to serve and to be tried. The newest one holds; they are never changed."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from sqlalchemy import Connection, select, text
 
 from fabwafer.errors import FabwaferError
 from fabwafer.records.tables import rollouts
+
+_COLUMNS: Final = ("champion", "candidate", "share", "author", "time", "refused", "reason")
 
 
 class RolloutChangedError(FabwaferError):
@@ -16,7 +19,8 @@ class RolloutChangedError(FabwaferError):
 class Rollout:
     """Which versions are to serve: desired state. `share` of the images goes to the candidate as well; `time` in ms.
 
-    `number` grows with each rollout; 0 is before the first.
+    `number` grows with each rollout; 0 is before the first. A rollout that was set because a version could not serve
+    names it as `refused`, with the `reason`.
     """
 
     champion: str
@@ -24,6 +28,8 @@ class Rollout:
     share: float
     author: str
     time: int
+    refused: str | None = None
+    reason: str | None = None
     number: int = field(default=0, compare=False)
 
 
@@ -50,14 +56,14 @@ def add_rollout(connection: Connection, rollout: Rollout, after: int | None) -> 
     """
     if after is not None:
         _refuse_if_changed(connection, after)
-    row = {name: getattr(rollout, name) for name in ("champion", "candidate", "share", "author", "time")}
+    row = {name: getattr(rollout, name) for name in _COLUMNS}
     connection.execute(rollouts.insert().values(row))
 
 
 def _read(connection: Connection, limit: int | None) -> list[Rollout]:
     statement = select(rollouts).order_by(rollouts.c.id.desc()).limit(limit)
     return [
-        Rollout(row.champion, row.candidate, row.share, row.author, row.time, row.id)
+        Rollout(**{name: getattr(row, name) for name in _COLUMNS}, number=row.id)
         for row in connection.execute(statement)
     ]
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from fabwafer.messages.bodies import CONTEXT_FIELDS
 
-SCHEMA: Final = "0_1_003"
+SCHEMA: Final = "0_1_004"
 """The migration that this program was written for: the minor version that it belongs to, and its number in it."""
 
 metadata = MetaData(
@@ -205,4 +205,7 @@ rollouts = Table(
     Column("share", Double, nullable=False),
     Column("author", String, nullable=False),
     Column("time", BigInteger, nullable=False),
+    # The version that could not serve, where this rollout was set for that, and why.
+    Column("refused", String),
+    Column("reason", String),
 )

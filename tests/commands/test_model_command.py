@@ -278,6 +278,22 @@ def test_the_history_shows_the_newest_first_and_who_decided_it(store: Store, own
     assert lines[3][2:] == ["fabwafer", FIRST]
 
 
+def test_a_version_that_could_not_serve_is_shown_as_refused_with_the_reason(store: Store, own_records: Records) -> None:
+    reason = "its pod wafer-1 cannot be scheduled: Insufficient cpu [1 of 1 nodes]"
+    ok("promote", "v1")
+    own_records.set_rollout(FIRST, author="fabwafer", refused="v1", reason=reason)
+    lines_of_history = ok("history").splitlines()
+    assert lines_of_history[-1].endswith(f" v1 was refused: {reason}")
+    assert lines_of_history[3].split()[2:] == ["fabwafer", FIRST, "v1"]
+    lines = listed()
+    assert (lines["v1"]["states"], lines["v1"]["refused"]) == (["refused"], reason)
+    assert (lines[FIRST]["states"], lines[FIRST]["refused"]) == (["champion"], None)
+    assert "refused" in ok("list")
+    assert f"v1 was refused: {reason}\n" in run("list").stderr
+    ok("promote", "v1")  # somebody asks for it again
+    assert listed()["v1"]["states"] == ["champion"]
+
+
 def test_the_author_is_the_user_unless_one_is_named(
     store: Store, own_records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +314,12 @@ def test_all_that_was_said_can_be_read_from_either_database(records: Records) ->
     assert records.rollouts() == []
     records.set_rollout("v1", author="kim", at=1)
     records.set_rollout("v1", candidate="v2", share=0.5, author="lee", at=1)
-    assert records.rollouts() == [Rollout("v1", "v2", 0.5, "lee", 1), Rollout("v1", None, 0.0, "kim", 1)]
+    records.set_rollout("v1", author="fabwafer", at=2, refused="v2", reason="no room")
+    assert records.rollouts() == [
+        Rollout("v1", None, 0.0, "fabwafer", 2, "v2", "no room"),
+        Rollout("v1", "v2", 0.5, "lee", 1),
+        Rollout("v1", None, 0.0, "kim", 1),
+    ]
     assert records.rollout() == records.rollouts()[0]
 
 

@@ -14,6 +14,7 @@ from fabwafer.models.card import describe_file, read_card, write_card
 from fabwafer.models.key_file import authorization
 from fabwafer.models.model_server import NotLoadedError, ServerUnavailableError
 from fabwafer.models.reconciler import Reconciler
+from fabwafer.models.rollout import current
 from fabwafer.models.setup import set_up
 from fabwafer.models.store import FolderStore, Store, StoreError
 from fabwafer.records import Records, migrate
@@ -208,13 +209,17 @@ def test_a_version_that_is_not_there_changes_nothing_until_it_is(served: Served)
     assert served.answering() == "v5"
 
 
-def test_a_version_that_cannot_be_loaded_is_tried_once_and_changes_nothing(served: Served) -> None:
+def test_a_version_that_cannot_be_loaded_is_refused_in_the_records_and_changes_nothing(served: Served) -> None:
     served.publish_broken("broken")
-    served.promote("broken")
-    with pytest.raises(NotLoadedError, match="Failed to start workers"):
-        served.step()
-    served.step()  # not again
-    assert (served.answering(), served.loaded()) == ("tiny-1", ["tiny-1"])
+    for _ in range(2):  # whoever promotes it again has it tried again
+        served.promote("broken")
+        with pytest.raises(NotLoadedError, match="Failed to start workers"):
+            served.step()
+        served.step()  # not again
+        assert (served.answering(), served.loaded()) == ("tiny-1", ["tiny-1"])
+        rollout = current(served.records)
+        assert (rollout.champion, rollout.refused, rollout.author) == ("tiny-1", "broken", "fabwafer")
+        assert "Failed to start workers" in str(rollout.reason)
     served.publish("v6", seed=6)
     served.promote("v6")
     served.step()
@@ -287,9 +292,13 @@ def test_a_candidate_that_cannot_be_loaded_keeps_no_champion_from_serving(served
     with pytest.raises(NotLoadedError, match="Failed to start workers"):
         served.step()
     served.step()  # not again
+    rollout = current(served.records)
+    assert (rollout.champion, rollout.candidate, rollout.refused) == ("tiny-1", None, "broken-candidate")
     served.try_out("broken-candidate", champion="v12")
-    for _ in range(2):
+    served.step()
+    with pytest.raises(NotLoadedError, match="Failed to start workers"):
         served.step()
+    served.step()
     assert (served.answering(), served.loaded()) == ("v12", ["v12"])
 
 
@@ -372,15 +381,14 @@ def test_another_version_that_somebody_lets_answer_gives_way_to_the_champion(ser
     assert served.sentences[1:] == ["model tiny-1 serves from now on, before it v14"]
 
 
-def test_a_champion_that_could_not_be_loaded_is_tried_again_while_nothing_answers(served: Served) -> None:
+def test_a_champion_that_cannot_be_loaded_is_tried_again_while_nothing_answers(served: Served) -> None:
     served.publish_broken("broken-again")
-    served.promote("broken-again")
-    with pytest.raises(NotLoadedError):
-        served.step()
     asyncio.run(served.management.drop("tiny-1"))
+    served.promote("broken-again")
     for _ in range(2):
         with pytest.raises(NotLoadedError):
             served.step()
+    assert current(served.records).champion == "broken-again"
 
 
 def test_a_server_that_was_started_again_refuses_no_version_for_the_token_of_the_one_before(

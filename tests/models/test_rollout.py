@@ -12,12 +12,14 @@ from fabwafer.models.rollout import (
     current,
     earlier_champions,
     promote,
+    refusals,
+    refuse,
     roll_back,
     start_first_trial,
     start_trial,
 )
 from fabwafer.models.store import FolderStore, StoreError
-from fabwafer.records import Compared, Records, Rollout
+from fabwafer.records import Compared, Records, Rollout, RolloutChangedError
 from tests.support.tiny_models import make
 
 
@@ -97,6 +99,30 @@ def test_a_promotion_at_the_moment_of_the_trial_is_not_undone(
     monkeypatch.setattr(records, "rollouts", look_just_before_a_promotion)
     assert start_first_trial(records, "v3", author="retraining")
     assert [(one.champion, one.candidate) for one in look()] == [("v2", "v3"), ("v2", None), ("v1", None)]
+
+
+def test_a_version_that_cannot_serve_is_recorded_and_the_one_before_it_is_wanted_again(records: Records) -> None:
+    records.set_rollout("v1", author="kim")
+    records.set_rollout("v2", candidate="v3", share=0.2, author="kim")
+    refuse(records, current(records), "v2", "no node has room for it", champion="v1")
+    refused = current(records)
+    assert (refused.champion, refused.candidate, refused.share) == ("v1", "v3", 0.2)
+    assert (refused.author, refused.refused, refused.reason) == ("fabwafer", "v2", "no node has room for it")
+    refuse(records, refused, "v3", "its image cannot be pulled", champion="v1")
+    assert (current(records).champion, current(records).candidate) == ("v1", None)
+    assert refusals(records.rollouts()) == {"v2": "no node has room for it", "v3": "its image cannot be pulled"}
+    records.set_rollout("v1", candidate="v2", share=0.1, author="kim")  # asks for it again
+    assert refusals(records.rollouts()) == {"v3": "its image cannot be pulled"}
+    assert earlier_champions(records.rollouts()) == []
+
+
+def test_what_somebody_decides_meanwhile_is_not_undone_by_a_refusal(records: Records) -> None:
+    records.set_rollout("v2", author="kim")
+    before = current(records)
+    records.set_rollout("v3", author="kim")
+    with pytest.raises(RolloutChangedError):
+        refuse(records, before, "v2", "its image cannot be pulled", champion="v1")
+    assert current(records).champion == "v3"
 
 
 def test_the_outcome_counts_where_the_two_differ_and_who_is_right() -> None:

@@ -97,6 +97,8 @@ def test_a_database_of_the_first_version_gets_what_came_later(migrated: str) -> 
         connection.execute(text("DROP TABLE drawings"))
         for name in ("review_reason", "review_detail"):
             connection.execute(text(f"ALTER TABLE predictions DROP COLUMN {name}"))
+        for name in ("refused", "reason"):
+            connection.execute(text(f"ALTER TABLE rollouts DROP COLUMN {name}"))
     set_version(migrated, "0_1_001")
 
     with pytest.raises(SchemaError, match="tables of version 0_1_001, expected"):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field, SecretStr
 
+from fabwafer.models.kubernetes import RolloutSettings
 from fabwafer.service.addresses import split_credentials, with_credentials
 from fabwafer.service.settings import ServiceSettings, SettingsError, credential_fields, variable
 from fabwafer_bridge.device_auth import DeviceAuthSettings
@@ -120,7 +121,7 @@ def test_credentials_are_taken_out_of_urls_as_they_were_put_in() -> None:
 
 @pytest.mark.parametrize(
     ("page", "settings"),
-    [("gateway.md", GatewaySettings), ("device-auth.md", DeviceAuthSettings)],
+    [("gateway.md", GatewaySettings), ("device-auth.md", DeviceAuthSettings), ("rollout.md", RolloutSettings)],
 )
 def test_a_page_lists_the_settings_that_there_are(page: str, settings: type[ServiceSettings]) -> None:
     rows = re.findall(r"^\| (`FABWAFER_[^|]*) \|", (DOCS / page).read_text(), re.MULTILINE)
@@ -128,7 +129,7 @@ def test_a_page_lists_the_settings_that_there_are(page: str, settings: type[Serv
     assert sorted(listed) == sorted(variable(name) for name in settings.model_fields)
 
 
-@pytest.mark.parametrize("settings", [GatewaySettings, DeviceAuthSettings])
+@pytest.mark.parametrize("settings", [GatewaySettings, DeviceAuthSettings, RolloutSettings])
 def test_every_user_and_password_can_be_given_by_a_file(settings: type[ServiceSettings]) -> None:
     named = [name for name in settings.model_fields if name.endswith(("_user", "_password"))]
     assert credential_fields(settings) == named != []
