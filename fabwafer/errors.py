@@ -10,8 +10,9 @@ The tree, by the module that raises:
 - service: `SettingsError`
 - commands: `SystemNotFoundError`, `BusUnavailableError`
 - edge: `CameraRefusedError`, `NothingSentError`
-- bridge: `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`, `NeverStoredError`,
-  `ReloadRefusedError`, `SmokeTestError`, `StreamsRefusedError`, `UnknownDeadLetterError`, `WebhookError`
+- bridge: `CertificateError`, `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`,
+  `NeverStoredError`, `ReloadRefusedError`, `SmokeTestError`, `StreamsRefusedError`, `UnknownDeadLetterError`,
+  `WebhookError`
 - handlers: `BadRequestError`
 - training-job: `DataError` > `UnreachableError`
 - local: `StackError`, `PartFailedError`
