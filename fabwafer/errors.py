@@ -7,7 +7,7 @@ The tree, by the module that raises:
 - models: `ModelRefusedError`, `NotLoadedError`, `RolloutError`, `ServerUnavailableError`, `StoreError` > `DamagedError`
 - records: `RecordsUnavailableError`, `DatabaseUrlError`, `SchemaError`, `CursorError`, `UnknownWaferError`,
   `ThresholdRefusedError`, `RolloutChangedError`
-- service: `SettingsError`
+- service: `SettingsError`, `ListenerError`
 - commands: `SystemNotFoundError`, `BusUnavailableError`
 - edge: `CameraRefusedError`, `NothingSentError`
 - bridge: `CertificateError`, `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`,

@@ -1,5 +1,8 @@
 """A renewed certificate of the MQTT listener is taken over by device-auth; a broken one never reaches the server."""
 
+import asyncio
+import json
+import os
 import ssl
 import subprocess
 import sys
@@ -12,8 +15,9 @@ import pytest_asyncio
 
 from fabwafer_bridge.certificate import CERTIFICATE, KEY, CertificateError, ListenerCertificate
 from fabwafer_bridge.devices import Devices
+from fabwafer_bridge.smoke_test import drawn_wafer_map
 from tests.support.certificates import make_certificate
-from tests.support.device_auth import DeviceAuthProcess
+from tests.support.device_auth import DeviceAuthProcess, describe_system
 from tests.support.devices import Device
 from tests.support.nats_servers import NatsServer
 from tests.support.running import wait_until
@@ -122,6 +126,34 @@ async def test_what_was_renewed_while_device_auth_was_away_is_taken_over(listene
     listener.mount(renewed)
     listener.device_auth.start()
     wait_until(lambda: listener.served == text(renewed), "it is served")
+
+
+async def test_commands_trust_the_certificate_that_they_are_given_and_no_other(
+    listener: TlsListener, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    describe_system(data, listener.server)
+    system = data / "system.json"
+    system.write_text(system.read_text().replace("mqtt://", "mqtts://"))
+    image = tmp_path / "wafer.png"
+    image.write_bytes(drawn_wafer_map())
+
+    def run(*arguments: str, trusted: Path) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {"FABWAFER_MQTT_CA_FILE": str(trusted / CERTIFICATE)}
+        command = [sys.executable, "-m", "fabwafer.cli", *arguments, "--data", str(data)]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    added = await asyncio.to_thread(run, "device", "add", "faba", "mine", "--json", trusted=listener.mounted)
+    assert added.returncode == 0, added.stderr
+    credentials = json.loads(added.stdout)
+    send = ["send", str(image), "--user", credentials["user"], "--password", credentials["password"], "--wait", "0"]
+    sent = await asyncio.to_thread(run, *send, trusted=listener.mounted)
+    assert sent.returncode == 0, sent.stderr
+    stranger = make_certificate(tmp_path / "stranger", "first")
+    refused = await asyncio.to_thread(run, *send, trusted=stranger)
+    assert refused.returncode == 1
+    assert "its certificate is not trusted" in refused.stderr
 
 
 async def test_the_servers_log_is_repeated(listener: TlsListener) -> None:
