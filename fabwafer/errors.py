@@ -5,15 +5,14 @@ The tree, by the module that raises:
 - maps: `BadImageError`, `NotAWaferMapError`
 - messages: `MessageRefusedError`, `EncodingError`
 - models: `ModelRefusedError`, `NotLoadedError`, `RolloutError`, `ServerUnavailableError`, `ClusterError`,
-  `NotServingError`, `PredictorError`,
-  `StoreError` > `DamagedError`, `StoreUnavailableError`
+  `NotServingError`, `PredictorError`, `StoreError` > `DamagedError`, `StoreUnavailableError`
 - records: `RecordsUnavailableError`, `DatabaseUrlError`, `SchemaError`, `CursorError`, `UnknownWaferError`,
   `ThresholdRefusedError`, `RolloutChangedError`, `RecordsNotEmptyError`, `ImageDamagedError`
-- service: `SettingsError`
+- service: `SettingsError`, `ListenerError`
 - imports: `ExportError`
 - commands: `SystemNotFoundError`, `BusUnavailableError`, `NothingToImportError`
 - edge: `CameraRefusedError`, `NothingSentError`
-- bridge: `BackupError`, `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`,
+- bridge: `BackupError`, `CertificateError`, `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`,
   `NeverStoredError`, `ReloadRefusedError`, `SmokeTestError`, `StreamsMissingError`, `StreamsRefusedError`,
   `UnknownDeadLetterError`, `WebhookError`
 - handlers: `BadRequestError`

@@ -1,9 +1,10 @@
-"""The sidecar of a nats-server: writes the device users that it accepts, and counts what its MQTT listener drops."""
+"""The sidecar of a nats-server: writes its users, renews its certificate, and counts what its MQTT listener drops."""
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import structlog
 from nats.aio.client import Client
@@ -11,12 +12,13 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 from prometheus_client import Counter
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from fabwafer.service.addresses import with_credentials
 from fabwafer.service.files import replace_file
-from fabwafer.service.settings import BusSettings, MetricsSettings
+from fabwafer.service.settings import BusSettings, MetricsSettings, variable
 from fabwafer_bridge import streams
+from fabwafer_bridge.certificate import CertificateError, ListenerCertificate
 from fabwafer_bridge.devices import APPLIED, CHANGES, Device, Devices
 from fabwafer_bridge.drop_counter import DropCounter
 from fabwafer_bridge.listener_log import LogFollower
@@ -36,6 +38,12 @@ RELOADS: Final = Counter("fabwafer_device_auth_reloads_total", "Reloads of the u
 for _result in ("ok", "refused"):
     RELOADS.labels(_result)
 
+CERTIFICATES: Final = Counter(
+    "fabwafer_device_auth_certificates_total", "New certificates of the listener.", ["result"]
+)
+for _result in ("ok", "refused"):
+    CERTIFICATES.labels(_result)
+
 log = structlog.get_logger()
 
 
@@ -54,6 +62,26 @@ class DeviceAuthSettings(BusSettings, MetricsSettings):
     """The server's log."""
     replicas: int = Field(default=1, ge=1, le=5)
     """Copies of the registry of devices: 1 on one machine, 3 in a cluster."""
+    tls_source: Path | None = None
+    """The folder with the listener's `tls.crt` and `tls.key` as others renew them. Default: the listener has no TLS."""
+    tls_copy: Path | None = None
+    """The folder that the server reads them from; with `tls_source`."""
+    echo_log: bool = False
+    """Whether the lines of the server's log are repeated on stdout."""
+
+    @model_validator(mode="after")
+    def _source_and_copy(self) -> Self:
+        if (self.tls_source is None) != (self.tls_copy is None):
+            missing, given = ("tls_copy", "tls_source") if self.tls_copy is None else ("tls_source", "tls_copy")
+            raise ValueError(f"{missing}: expected a folder, since {variable(given)} is set")
+        return self
+
+    @property
+    def certificate(self) -> ListenerCertificate | None:
+        """The listener's certificate, None where it has no TLS."""
+        if self.tls_source is None or self.tls_copy is None:
+            return None
+        return ListenerCertificate(self.tls_source, self.tls_copy)
 
     @property
     def server_url(self) -> str:
@@ -70,17 +98,31 @@ class DeviceAuth:
         users_path: The file that the server's configuration includes.
         log_file: The server's log.
         replicas: Copies of the registry, where it does not exist yet.
+        certificate: The listener's, None where it has no TLS.
+        echo: Called with each line of the server's log.
     """
 
-    def __init__(self, *, server_url: str, bus_url: str, users_path: Path, log_file: Path, replicas: int) -> None:
+    def __init__(
+        self,
+        *,
+        server_url: str,
+        bus_url: str,
+        users_path: Path,
+        log_file: Path,
+        replicas: int,
+        certificate: ListenerCertificate | None = None,
+        echo: Callable[[str], None] | None = None,
+    ) -> None:
         self._server_url = server_url
         self._bus_url = bus_url
         self._users_path = users_path
         self._replicas = replicas
+        self._certificate = certificate
+        self._certificate_error = ""
         self._applied: int | None = None
         self._server: ServerConnection | None = None
         self._drops = DropCounter(
-            LogFollower(log_file, users_path.with_name("listener-log.position")), lambda: self._server
+            LogFollower(log_file, users_path.with_name("listener-log.position")), lambda: self._server, echo
         )
 
     @property
@@ -144,6 +186,7 @@ class DeviceAuth:
             if await copy.catch_up() or self._applied is None:
                 await self._apply(server, copy.devices)
                 self._applied = copy.revision
+            await self._renew_certificate(server)
             await _first(changed, lost, seconds=POLL_SECONDS)
             if changed.is_set():
                 await asyncio.sleep(BURST_SECONDS)
@@ -187,13 +230,36 @@ class DeviceAuth:
         RELOADS.labels("ok").inc()
         log.info("users in place", devices=len(devices))
 
+    async def _renew_certificate(self, server: ServerConnection) -> None:
+        """Have the server read a new certificate; it goes on with the one before where the new one is refused."""
+        if self._certificate is None:
+            return
+        try:
+            if not self._certificate.take_over():
+                return
+            try:
+                await server.reload()
+            except ReloadRefusedError:
+                self._certificate.put_back()
+                raise
+        except (CertificateError, ReloadRefusedError) as error:
+            if self._certificate_error != (sentence := str(error)):
+                CERTIFICATES.labels("refused").inc()
+                log.error("certificate refused, the one before stays", error=sentence)
+            self._certificate_error = sentence
+            return
+        self._certificate_error = ""
+        CERTIFICATES.labels("ok").inc()
+        log.info("new certificate in place")
+
     async def _has_read(self, server: ServerConnection) -> bool:
-        """Return whether the server has read the users file as it is.
+        """Return whether the server has read the users file and the certificate as they are.
 
         A reload that is not needed is better left out: right after a start all devices connect, and one that connects
         during a reload may have to wait for 5 s and try again (nats-server 2.15.1).
         """
-        return self._users_path.stat().st_mtime + STARTUP_SECONDS < await server.configuration_loaded()
+        changed = max(self._users_path.stat().st_mtime, self._certificate.changed_at if self._certificate else 0.0)
+        return changed + STARTUP_SECONDS < await server.configuration_loaded()
 
 
 async def _first(*events: asyncio.Event, seconds: float) -> None:

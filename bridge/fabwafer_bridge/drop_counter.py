@@ -31,10 +31,17 @@ class DropCounter:
     Args:
         follower: Reads the server's log.
         server: Returns the connection to the server, or None while there is none.
+        echo: Called with each line of the log.
     """
 
-    def __init__(self, follower: LogFollower, server: Callable[[], ServerConnection | None]) -> None:
+    def __init__(
+        self,
+        follower: LogFollower,
+        server: Callable[[], ServerConnection | None],
+        echo: Callable[[str], None] | None = None,
+    ) -> None:
         self._follower = follower
+        self._echo = echo
         self._server = server
         self._users: OrderedDict[int, str | None] = OrderedDict()
         self._users_of: ServerConnection | None = None
@@ -43,6 +50,9 @@ class DropCounter:
         """Follow the log until cancelled."""
         while True:
             lines = self._follower.read()
+            if self._echo is not None:
+                for line in lines:
+                    self._echo(line)
             for drop, times in grouped(lines).values():
                 DROPPED.labels(drop.reason).inc(times)
                 log.warning(

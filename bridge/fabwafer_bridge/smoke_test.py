@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 import aiomqtt
 from nats.aio.client import Client
@@ -26,6 +25,7 @@ from fabwafer.messages.topics import (
     subject_of_prediction,
 )
 from fabwafer.records import Filter, Records
+from fabwafer.service.listener import Listener
 from fabwafer_bridge import streams
 from fabwafer_bridge.devices import Credentials, Devices
 
@@ -56,13 +56,13 @@ class System:
     """The system under test.
 
     Attributes:
-        listener: `mqtt://HOST:PORT` of the listener for devices.
+        listener: The listener for devices.
         client: A connection to the bus.
         devices: The registry of devices.
         records: Where the wafer must appear.
     """
 
-    listener: str
+    listener: Listener
     client: Client
     devices: Devices
     records: Records
@@ -208,15 +208,15 @@ def _cameras(records: Records) -> set[str]:
 
 
 @contextlib.asynccontextmanager
-async def _connected(listener: str, credentials: Credentials) -> AsyncIterator[aiomqtt.Client]:
+async def _connected(listener: Listener, credentials: Credentials) -> AsyncIterator[aiomqtt.Client]:
     """Connect as a device. A refusal is final: every server has its credentials by now."""
-    parts = urlsplit(listener)
     async with aiomqtt.Client(
-        parts.hostname or "127.0.0.1",
-        parts.port or 1883,
+        listener.host,
+        listener.port,
         username=credentials.user,
         password=credentials.password,
         identifier=credentials.user.replace(".", "_"),
+        tls_context=listener.tls,
     ) as client:
         yield client
 

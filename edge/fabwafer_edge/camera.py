@@ -6,19 +6,20 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
 
 import aiomqtt
 
 from fabwafer.errors import CREDENTIALS_REFUSED, FabwaferError
 from fabwafer.messages.bodies import Image
 from fabwafer.service.backoff import Backoff
+from fabwafer.service.listener import Listener, ListenerError
 
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 5.0
 IN_FLIGHT: Final = 16
 """Images published at once without a PUBACK; the listener takes more, but a camera needs no more."""
 
+_WRONG_CERTIFICATE: Final = "CERTIFICATE_VERIFY_FAILED"
 # The reason codes that paho reports for the return codes 4 (bad user name or password) and 5 (not authorized) of a
 # CONNACK of MQTT 3.1.1.
 _REFUSED: Final = (134, 135)
@@ -45,13 +46,13 @@ class Camera:
     """A camera that publishes over MQTT.
 
     Args:
-        url: `mqtt://HOST:PORT`.
+        listener: Where it connects.
         credentials: Its names, user and password.
         client_id: Its MQTT client id; without one the user with `_` for the dot. A listener has one connection for each
             client id.
     """
 
-    url: str
+    listener: Listener
     credentials: Credentials
     client_id: str | None = None
     predictions: "asyncio.Queue[dict[str, Any]]" = field(default_factory=asyncio.Queue)
@@ -69,6 +70,7 @@ class Camera:
 
         Raises:
             CameraRefusedError: The credentials are wrong.
+            ListenerError: The listener's certificate is not trusted.
         """
         unsent = list(images)
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
@@ -95,21 +97,26 @@ class Camera:
             except aiomqtt.MqttError as error:
                 if isinstance(error, aiomqtt.MqttCodeError) and error.rc in _REFUSED:
                     raise CameraRefusedError(
-                        f"the MQTT listener at {self.url} refuses the user {self.credentials.user!r}: "
+                        f"the MQTT listener at {self.listener} refuses the user {self.credentials.user!r}: "
                         "wrong password, or revoked (see `fabwafer device list`)"
+                    ) from error
+                if _WRONG_CERTIFICATE in str(error):  # all that aiomqtt leaves of the error
+                    raise ListenerError(
+                        f"{self.listener}: its certificate is not trusted ({error}): name the file with that of its "
+                        "authority in FABWAFER_MQTT_CA_FILE"
                     ) from error
                 await backoff.wait()
 
     def _client(self) -> aiomqtt.Client:
-        address = urlsplit(self.url)
         return aiomqtt.Client(
-            address.hostname or "127.0.0.1",
-            address.port or 1883,
+            self.listener.host,
+            self.listener.port,
             username=self.credentials.user,
             password=self.credentials.password,
             identifier=self.client_id or self.credentials.user.replace(".", "_"),
             timeout=10,
             keepalive=30,
+            tls_context=self.listener.tls,
         )
 
     async def _sent(self, client: aiomqtt.Client, images: Sequence[Image]) -> list[Image]:

@@ -1,18 +1,20 @@
 """How commands open the records and the bus of a system."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fabwafer.commands.system import address
+from fabwafer.commands.system import MQTT_CA_VARIABLE, address
 from fabwafer.errors import FabwaferError
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from fabwafer.records import Records
+    from fabwafer.service.listener import Listener
 
 
 class BusUnavailableError(FabwaferError):
@@ -36,6 +38,22 @@ def open_records(data: Path | None) -> "Iterator[Records]":
     with Records(address("database_url", data)) as records:
         records.check()
         yield records
+
+
+def mqtt_listener(data: Path | None) -> "Listener":
+    """Return where a system's devices connect.
+
+    Args:
+        data: The data directory that a command was given.
+
+    Raises:
+        SystemNotFoundError: There is no such system.
+        ListenerError: Its address, or the file of $FABWAFER_MQTT_CA_FILE, cannot be used.
+    """
+    from fabwafer.service.listener import read_listener
+
+    ca_file = os.environ.get(MQTT_CA_VARIABLE)
+    return read_listener(address("mqtt_url", data), Path(ca_file) if ca_file else None)
 
 
 @asynccontextmanager

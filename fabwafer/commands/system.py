@@ -14,6 +14,8 @@ STORE_VARIABLE: Final = "FABWAFER_MODEL_STORE"
 SYSTEM_FILE: Final = "system.json"
 RECORDS_FILE: Final = "records.db"
 STORE_DIRECTORY: Final = "model-store"
+MQTT_CA_VARIABLE: Final = "FABWAFER_MQTT_CA_FILE"
+"""Names the file with the certificates to trust where the listener for devices has TLS."""
 CAMERA_FILE: Final = "camera.json"
 """The credentials of the camera that `fabwafer up` adds for its samples and for `fabwafer send`."""
 

@@ -19,7 +19,7 @@ from tests.support.running import _Process, wait_until
 class DeviceAuthProcess(_Process):
     """`fabwafer device-auth` beside a server; ended with the test."""
 
-    def __init__(self, server: NatsServer, *, replicas: int = 1) -> None:
+    def __init__(self, server: NatsServer, *, replicas: int = 1, **settings: object) -> None:
         (self._port,) = free_ports(1)
         env = os.environ | {
             "FABWAFER_NATS_SYSTEM_URL": server.plain_url,
@@ -28,6 +28,7 @@ class DeviceAuthProcess(_Process):
             "FABWAFER_NATS_URL": server.plain_url,
             "FABWAFER_NATS_USER": BRIDGE_USER,
             "FABWAFER_NATS_PASSWORD": BRIDGE_PASSWORD,
+            **{f"FABWAFER_{name.upper()}": str(value) for name, value in settings.items()},
         }
         argv = [sys.executable, "-m", "fabwafer.cli", "device-auth"]
         argv += ["--users-file", str(server.users_file), "--log-file", str(server.log_file)]
@@ -62,7 +63,8 @@ class DeviceAuthProcess(_Process):
         return self.metric(f'fabwafer_mqtt_dropped_total{{reason="{reason}"}}')
 
     def logged(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """Return its own lines, without those of the server that it repeats."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
     def stop(self) -> int | None:
         """End device-auth, and check that it ends in order; one that does not run is left alone."""

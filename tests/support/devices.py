@@ -1,5 +1,6 @@
 """A device in the field: a plain MQTT client that publishes and listens."""
 
+import ssl
 import threading
 from types import TracebackType
 from typing import Self
@@ -12,12 +13,16 @@ from paho.mqtt.enums import CallbackAPIVersion
 class Device:
     """One MQTT connection with a device's credentials."""
 
-    def __init__(self, url: str, user: str, password: str, client_id: str = "") -> None:
+    def __init__(
+        self, url: str, user: str, password: str, client_id: str = "", *, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._address = urlsplit(url)
         self._connected = threading.Event()
         self.received: list[tuple[str, bytes]] = []
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id)
         self.client.username_pw_set(user, password)
+        if tls is not None:
+            self.client.tls_set_context(tls)
         self.client.on_connect = lambda *_: self._connected.set()
         self.client.on_message = lambda _client, _data, message: self.received.append(
             (message.topic, bytes(message.payload))

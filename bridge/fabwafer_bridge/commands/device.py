@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
-from urllib.parse import urlsplit
 
 import typer
 
 from fabwafer.commands.app import Commands
-from fabwafer.commands.connections import BusUnavailableError, open_bus
+from fabwafer.commands.connections import BusUnavailableError, mqtt_listener, open_bus
 from fabwafer.commands.options import Data, Json
-from fabwafer.commands.system import SystemNotFoundError, address
+from fabwafer.commands.system import SystemNotFoundError
 from fabwafer.commands.text import console
 
 if TYPE_CHECKING:
+    from fabwafer.service.listener import Listener
     from fabwafer_bridge.devices import Credentials, Devices
 
 app = Commands(no_args_is_help=True, help="Add, list, rotate and revoke the credentials of devices.")
@@ -49,7 +49,7 @@ class Patience:
 async def add(fab: Fab, camera: Camera, data: Data = None, as_json: Json = False) -> None:
     """Give a new device credentials, and return when they work."""
     async with _open_devices(data) as (devices, patience):
-        listener = address("mqtt_url", data)
+        listener = mqtt_listener(data)
         await _hand_over(devices, await devices.add(fab, camera), listener, patience, as_json)
 
 
@@ -57,7 +57,7 @@ async def add(fab: Fab, camera: Camera, data: Data = None, as_json: Json = False
 async def rotate(fab: Fab, camera: Camera, data: Data = None, as_json: Json = False) -> None:
     """Give a device a new password, and return when it works and the old one does not."""
     async with _open_devices(data) as (devices, patience):
-        listener = address("mqtt_url", data)
+        listener = mqtt_listener(data)
         await _hand_over(devices, await devices.rotate(fab, camera), listener, patience, as_json)
 
 
@@ -94,27 +94,26 @@ async def list_(data: Data = None, as_json: Json = False) -> None:
 
 
 async def _hand_over(
-    devices: "Devices", credentials: "Credentials", listener: str, patience: Patience, as_json: bool
+    devices: "Devices", credentials: "Credentials", listener: "Listener", patience: Patience, as_json: bool
 ) -> None:
     """Print credentials as soon as they work."""
-    parts = urlsplit(listener)
-    host, port = parts.hostname or "127.0.0.1", parts.port or 1883
     await devices.until_applied(patience.left)
-    await _until_accepted(host, port, credentials, patience)
+    await _until_accepted(listener, credentials, patience)
     if as_json:
         print(credentials.model_dump_json())
         return
-    fab, camera = credentials.user.split(".")
+    user, password = credentials.user, credentials.password
+    fab, camera = user.split(".")
     print(
-        f"user      {credentials.user}\n"
-        f"password  {credentials.password}\n\n"
+        f"user      {user}\n"
+        f"password  {password}\n\n"
         "The password is shown only now; `fabwafer device rotate` makes a new one. To try it:\n\n"
-        f"  mosquitto_pub -h {host} -p {port} -u {credentials.user} -P {credentials.password} -q 1 \\\n"
-        f"    -t fabwafer/{fab}/{camera}/img/1 -f message.json"
+        f"  mosquitto_pub -h {listener.host} -p {listener.port} -u {user} -P {password} -q 1 \\\n"
+        f"    {'--cafile CA.crt ' if listener.tls else ''}-t fabwafer/{fab}/{camera}/img/1 -f message.json"
     )
 
 
-async def _until_accepted(host: str, port: int, credentials: "Credentials", patience: Patience) -> None:
+async def _until_accepted(listener: "Listener", credentials: "Credentials", patience: Patience) -> None:
     import secrets
 
     import aiomqtt
@@ -124,18 +123,19 @@ async def _until_accepted(host: str, port: int, credentials: "Credentials", pati
     while True:
         try:
             async with aiomqtt.Client(
-                host,
-                port,
+                listener.host,
+                listener.port,
                 username=credentials.user,
                 password=credentials.password,
                 identifier=f"device-command-{secrets.token_hex(4)}",
                 timeout=5,
+                tls_context=listener.tls,
             ):
                 return
         except aiomqtt.MqttError as error:
             if not patience.left:
                 raise DeviceError(
-                    f"the credentials of {credentials.user} are stored, but mqtt://{host}:{port} does not accept them "
+                    f"the credentials of {credentials.user} are stored, but {listener} does not accept them "
                     f"({error}): once it does, get a new password with `fabwafer device rotate`"
                 ) from None
         await asyncio.sleep(TRY_EVERY)

@@ -1,6 +1,7 @@
 """`fabwafer device-auth`: runs device-auth beside a nats-server."""
 
 import asyncio
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ async def device_auth(
         int | None, typer.Option(help="Copies of the registry of devices; else $FABWAFER_REPLICAS.")
     ] = None,
 ) -> None:
-    """Give a nats-server the users of the registered devices, and count what its MQTT listener drops.
+    """Give a nats-server the users of the registered devices and a renewed certificate, and count what it drops.
 
     The other settings come from the environment: FABWAFER_NATS_SYSTEM_URL, FABWAFER_NATS_URL and more, see
     docs/device-auth.md.
@@ -46,6 +47,8 @@ async def device_auth(
         users_path=settings.users_file,
         log_file=settings.log_file,
         replicas=settings.replicas,
+        certificate=settings.certificate,
+        echo=functools.partial(print, flush=True) if settings.echo_log else None,
     )
 
     async def run(stopping: asyncio.Event) -> None:

@@ -24,12 +24,11 @@ async def smoke_test(
     The device is `helm-test/camera-<random>`. Nothing of it alerts or is counted, and whatever happens it is revoked
     and its records are deleted. Exits with 1 and the step that failed.
     """
-    from fabwafer.commands.connections import open_bus, open_records
-    from fabwafer.commands.system import address
+    from fabwafer.commands.connections import mqtt_listener, open_bus, open_records
     from fabwafer_bridge.devices import Devices
     from fabwafer_bridge.smoke_test import SmokeTest, SmokeTestError, System
 
-    listener = address("mqtt_url", data)
+    listener = mqtt_listener(data)
     async with open_bus(data) as client:
         with open_records(data) as records:
             devices = await Devices.open(client)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fabwafer.commands.app import Commands
+from fabwafer.commands.connections import mqtt_listener
 from fabwafer.commands.options import Data, Json
-from fabwafer.commands.system import CAMERA_FILE, address, data_directory
+from fabwafer.commands.system import CAMERA_FILE, data_directory
 from fabwafer.commands.text import one_line
 from fabwafer.errors import FabwaferError
 
@@ -56,7 +57,7 @@ async def send(
     from fabwafer_edge.camera import Camera
 
     credentials = _credentials(fab, camera, user, password, data)
-    listener = address("mqtt_url", data)
+    listener = mqtt_listener(data)
     context = {"lot": lot, "slot": slot, "product": product, "tool": tool, "step": step, "notch": notch}
     messages = _messages(images, credentials, {name: value for name, value in context.items() if value})
     if not await _send(Camera(listener, credentials, _checked(client_id)), messages, rate, wait, as_json):
