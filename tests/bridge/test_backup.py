@@ -26,7 +26,7 @@ from fabwafer_bridge.commands import restore as restore_command
 from fabwafer_bridge.devices import Credentials, Device, Devices
 from fabwafer_bridge.inference import Answer, ModelServerError
 from fabwafer_bridge.restore import Restore
-from fabwafer_bridge.unprocessed import unprocessed
+from fabwafer_bridge.unprocessed import held, unprocessed
 from tests.support import tiny_models
 from tests.support.device_auth import DeviceAuthProcess
 from tests.support.devices import Device as Camera
@@ -91,11 +91,10 @@ class Site:
     def messages(self) -> list[tuple[str, bytes, str | None]]:
         async def read() -> list[tuple[str, bytes, str | None]]:
             client = await nats.connect(self.server.url)
-            found = [
-                (one.subject, one.payload, one.headers.get(MESSAGE_ID)) async for one in unprocessed(client.jetstream())
-            ]
+            async with held(client.jetstream()) as processed:
+                found = [one async for one in unprocessed(client.jetstream(), processed)]
             await client.close()
-            return found
+            return [(one.subject, one.payload, one.headers.get(MESSAGE_ID)) for one in found]
 
         return asyncio.run(read())
 
