@@ -16,6 +16,7 @@ from fabwafer.models.store import Store, StoreError
 from fabwafer.records import Records
 from fabwafer.records.dump import Moment, dump_file, read_rows
 from fabwafer.records.image_archives import ArchiveWriter, EarlierPlaces
+from fabwafer.records.tables import rollouts
 from fabwafer_bridge.backup_folder import BackupError, BackupFolder, Manifest
 from fabwafer_bridge.devices import Devices, DevicesUnavailableError
 from fabwafer_bridge.unprocessed import held, unprocessed
@@ -46,6 +47,27 @@ class Backup:
         }
         self.missing: list[str] = []
         """Sentences on what should be in the backup and could not be had."""
+
+    def check_system(self, records: Records) -> None:
+        """Check that the folder's earlier backup is of this system; a system just set up must not take its place.
+
+        Rollouts are only ever added, also by a restore: all of the backup's must be among the system's.
+
+        Raises:
+            BackupError: It is of another system.
+            RecordsUnavailableError: The database cannot answer now.
+        """
+        if self._earlier is None:
+            return
+        file = dump_file(self._folder.records(self._earlier.run), rollouts.name)
+        if not self._folder.unchanged(self._earlier, self._folder.name_of(file)):
+            return
+        here = {(one.number, one.champion, one.time) for one in records.rollouts()}
+        if any((row["id"], row["champion"], row["time"]) not in here for row in read_rows(file)):
+            raise BackupError(
+                f"the backup of {self._earlier.created} in {self._folder.path} is of another system: restore it into "
+                "this one, or name another folder"
+            )
 
     async def add_bus(self, client: Client, look: Callable[[], Moment]) -> Moment:
         """Write the devices and the unprocessed messages.

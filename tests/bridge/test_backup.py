@@ -416,6 +416,21 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, site: 
     assert (tmp_path / "own" / "images" / "holiday.jpg").exists()
 
 
+def test_a_system_just_set_up_does_not_take_the_place_of_a_backup_that_is_to_be_restored(
+    tmp_path: Path, site: Site, another: Site
+) -> None:
+    fill(site)
+    ok(site.backup(tmp_path / "backup"))
+    before = (tmp_path / "backup" / MANIFEST).read_text()
+    assert "is of another system: restore it into this one, or name another" in refused(
+        another.backup(tmp_path / "backup")
+    )
+    assert (tmp_path / "backup" / MANIFEST).read_text() == before
+
+    ok(another.restore(tmp_path / "backup"))
+    assert "0 new images" in ok(another.backup(tmp_path / "backup"))
+
+
 def test_two_backups_into_one_folder_do_not_mix(tmp_path: Path, site: Site) -> None:
     with BackupFolder(tmp_path / "backup").locked():
         assert refused(site.backup(tmp_path / "backup")).startswith("another backup is being written to ")

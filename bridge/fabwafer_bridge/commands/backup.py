@@ -35,6 +35,7 @@ async def backup(
         draft = Backup(place, run, print)
         with ExitStack() as stack:
             records = stack.enter_context(open_records(data))
+            draft.check_system(records)
             async with open_bus(data) as bus:
                 moment = await draft.add_bus(bus, lambda: stack.enter_context(records.moment()))
             draft.add_records(moment)
