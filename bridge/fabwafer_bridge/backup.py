@@ -14,11 +14,12 @@ from fabwafer import __version__
 from fabwafer.models.card import CARD_NAME
 from fabwafer.models.store import Store, StoreError
 from fabwafer.records import Records
-from fabwafer.records.dump import dump_file, read_rows
+from fabwafer.records.dump import Moment, dump_file, read_rows
 from fabwafer.records.image_archives import ArchiveWriter, EarlierPlaces
+from fabwafer.records.tables import rollouts
 from fabwafer_bridge.backup_folder import BackupError, BackupFolder, Manifest
 from fabwafer_bridge.devices import Devices, DevicesUnavailableError
-from fabwafer_bridge.unprocessed import unprocessed
+from fabwafer_bridge.unprocessed import held, unprocessed
 
 Say = Callable[[str], None]
 
@@ -26,8 +27,8 @@ Say = Callable[[str], None]
 class Backup:
     """One run that writes a backup; its methods are called in the order in which they stand here.
 
-    The bus is read before the records: a message that is processed in between is in both, none is in neither. The
-    model store is read after them, so that it has the versions that they name.
+    The bus and the records are of one moment: each message, or its effect, is in one of the two at least. The model
+    store is read after them, so that it has the versions that they name.
 
     Args:
         folder: Locked by the caller.
@@ -47,10 +48,40 @@ class Backup:
         self.missing: list[str] = []
         """Sentences on what should be in the backup and could not be had."""
 
-    async def add_bus(self, client: Client) -> None:
-        """Write the devices and the unprocessed messages.
+    def check_system(self, records: Records) -> None:
+        """Check that the folder's earlier backup is of this system; a system just set up must not take its place.
+
+        Rollouts are only ever added, also by a restore: all of the backup's must be among the system's.
 
         Raises:
+            BackupError: It is of another system.
+            RecordsUnavailableError: The database cannot answer now.
+        """
+        if self._earlier is None:
+            return
+        file = dump_file(self._folder.records(self._earlier.run), rollouts.name)
+        if not self._folder.unchanged(self._earlier, self._folder.name_of(file)):
+            return
+        here = {(one.number, one.champion, one.time) for one in records.rollouts()}
+        if any((row["id"], row["champion"], row["time"]) not in here for row in read_rows(file)):
+            raise BackupError(
+                f"the backup of {self._earlier.created} in {self._folder.path} is of another system: restore it into "
+                "this one, or name another folder"
+            )
+
+    async def add_bus(self, client: Client, look: Callable[[], Moment]) -> Moment:
+        """Write the devices and the unprocessed messages.
+
+        Args:
+            client: The connection to the bus.
+            look: Looks at the records; called while the bus holds what is unprocessed.
+
+        Returns:
+            The records at that moment.
+
+        Raises:
+            RecordsUnavailableError: The database cannot answer now.
+            SchemaError: The tables are not exactly those of this program.
             StreamsMissingError: The streams are not there.
             nats.errors.Error: The bus is away.
             TimeoutError: The bus does not answer.
@@ -58,10 +89,13 @@ class Backup:
         file = self._folder.messages(self._run)
         file.parent.mkdir()
         counts: Counter[str] = Counter()
-        with file.open("x", encoding="ascii") as lines:
-            async for message in unprocessed(client.jetstream(timeout=30)):
-                lines.write(message.to_line() + "\n")
-                counts[message.stream] += 1
+        js = client.jetstream(timeout=30)
+        async with held(js) as processed:
+            moment = look()
+            with file.open("x", encoding="ascii") as lines:
+                async for message in unprocessed(js, processed):
+                    lines.write(message.to_line() + "\n")
+                    counts[message.stream] += 1
         try:
             devices = await (await Devices.open(client)).all()
         except DevicesUnavailableError:  # they are on another broker, or registered nowhere yet
@@ -71,19 +105,19 @@ class Backup:
         self._fields |= {"messages": dict(counts), "devices": len(devices)}
         self._take_in(file.parent)
         self._say(f"{counts.total()} unprocessed messages, {len(devices)} devices")
+        return moment
 
-    def add_records(self, records: Records) -> None:
+    def add_records(self, moment: Moment) -> None:
         """Write the records, and the images that the backup does not have.
 
         Raises:
             RecordsUnavailableError: The database cannot answer now.
-            SchemaError: The tables are not exactly those of this program.
         """
         target = self._folder.records(self._run)
         target.mkdir()
         earlier = self._earlier_places()
         with ArchiveWriter(self._folder.images, self._run) as images:
-            dump = records.dump(target, images, earlier, lambda table, count: self._say(f"{count} {table} so far"))
+            dump = moment.dump(target, images, earlier, lambda table, count: self._say(f"{count} {table} so far"))
         self._fields |= {"tables": dump.schema, "rows": dump.rows}
         self._take_in(target)
         self._take_in(self._folder.images)

@@ -1,13 +1,17 @@
 """Messages on the bus that are not processed yet, read for a backup and published again by a restore."""
 
 import base64
+import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from fabwafer.errors import FabwaferError
@@ -18,6 +22,9 @@ STREAMS: Final = (DEAD, MQTT, IMAGES, PREDICTIONS, DEAD)
 """In the order of a message's way, so that one that moves on while the others are read is found further down. Dead
 letters are read first, too: a replay takes one back to where it came from."""
 
+_HELD: Final = (IMAGES, PREDICTIONS)
+_HELD_SECONDS: Final = 300.0
+"""After which the bus lets go of what a process that was killed has held."""
 _MESSAGES_AT_ONCE: Final = 64
 _BYTES_AT_ONCE: Final = 16 * 1024**2
 
@@ -47,33 +54,78 @@ class StreamMessage:
         return cls(fields["stream"], fields["subject"], fields["headers"], base64.b64decode(fields["payload"]))
 
 
-async def unprocessed(js: JetStreamContext) -> AsyncIterator[StreamMessage]:
-    """Yield every message of the streams that some consumer has not acknowledged, and all dead letters.
+@asynccontextmanager
+async def held(js: JetStreamContext) -> AsyncIterator[dict[str, int]]:
+    """Have the bus keep what is not processed yet, for the body of the `async with`; nobody is held up by it.
 
-    What was stored before the first is yielded is among them, or was processed: its effect is in the records. A message
-    may be among them twice, in two streams or after its effect was stored; receiving it again changes nothing. The
-    messages are read without a consumer, which would change what the streams hold.
+    What is stored in the records within the body stays in IMAGES and PREDICTIONS, too. So whoever looks at the records
+    within it, and reads the messages after that, finds each message with its effect in one of the two at least.
+
+    Yields:
+        By stream, the sequence up to which all was processed at the beginning, for `unprocessed`.
 
     Raises:
         StreamsMissingError: The streams are not there.
         nats.errors.Error: The bus is away.
         TimeoutError: The bus does not answer.
     """
-    read: dict[str, int] = {}
-    for stream in STREAMS:
+    config = ConsumerConfig(
+        deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.EXPLICIT, inactive_threshold=_HELD_SECONDS
+    )
+    async with AsyncExitStack() as stack:
         try:
-            info = await js.stream_info(stream)
-            durables = [durable for durable in DURABLES.values() if durable.stream == stream]
-            consumers = [await js.consumer_info(stream, durable.name) for durable in durables]
-        except NotFoundError:
-            raise _missing(stream) from None
-        # Before the consumer that is furthest behind, everything is acknowledged.
-        behind = [int(consumer.ack_floor.stream_seq) if consumer.ack_floor else 0 for consumer in consumers]
-        first = max(read.get(stream, 0), min(behind, default=0)) + 1
-        read[stream] = info.state.last_seq
-        filters = {subject for durable in durables for subject in durable.filters} or set(info.config.subjects or ())
-        for subject in sorted(filters):
-            async for message in _messages(js, stream, subject, first, info.state.last_seq):
+            for stream in _HELD:
+                holder = await js.add_consumer(stream, config)
+                stack.push_async_callback(_let_go, js, stream, holder.name)
+            processed = await _processed(js)
+        except NotFoundError as error:
+            raise StreamsMissingError(
+                f"the bus does not have the streams and their consumers ({error.description}): make them with "
+                "`fabwafer streams` first"
+            ) from None
+        yield processed
+
+
+async def _let_go(js: JetStreamContext, stream: str, consumer: str) -> None:
+    with contextlib.suppress(NatsError, TimeoutError):  # it goes by itself, too
+        await js.delete_consumer(stream, consumer)
+
+
+async def _processed(js: JetStreamContext) -> dict[str, int]:
+    """Return, by stream, the sequence up to which every durable consumer has acknowledged."""
+    found = dict.fromkeys(STREAMS, 0)
+    for stream in found:
+        floors = [
+            (await js.consumer_info(stream, durable.name)).ack_floor
+            for durable in DURABLES.values()
+            if durable.stream == stream
+        ]
+        found[stream] = min((int(floor.stream_seq) if floor else 0 for floor in floors), default=0)
+    return found
+
+
+async def unprocessed(js: JetStreamContext, processed: Mapping[str, int]) -> AsyncIterator[StreamMessage]:
+    """Yield the messages that wait in the streams, and all dead letters.
+
+    A message may be among them twice, in two streams or after its effect was stored; receiving it again changes
+    nothing. They are read without a consumer, which would take them from others.
+
+    Args:
+        js: The bus's JetStream.
+        processed: See `held`.
+
+    Raises:
+        nats.errors.Error: The bus is away.
+        TimeoutError: The bus does not answer.
+    """
+    read = dict(processed)
+    for stream in STREAMS:
+        info = await js.stream_info(stream)
+        first, last = read[stream] + 1, info.state.last_seq
+        read[stream] = last
+        filters = {subject for durable in DURABLES.values() if durable.stream == stream for subject in durable.filters}
+        for subject in sorted(filters or set(info.config.subjects or ())):
+            async for message in _messages(js, stream, subject, first, last):
                 yield message
 
 
@@ -109,7 +161,9 @@ async def waiting(js: JetStreamContext) -> dict[str, int]:
             if not durables:
                 counts = [(await js.stream_info(stream)).state.messages]
         except NotFoundError:
-            raise _missing(stream) from None
+            raise StreamsMissingError(
+                f"the bus has no stream {stream} with its consumers: make them with `fabwafer streams` first"
+            ) from None
         if count := max(counts):
             found[stream] = count
     return found
@@ -150,9 +204,3 @@ def read_messages(file: Path) -> Iterator[StreamMessage]:
     with file.open(encoding="ascii") as lines:
         for line in lines:
             yield StreamMessage.from_line(line)
-
-
-def _missing(stream: str) -> StreamsMissingError:
-    return StreamsMissingError(
-        f"the bus has no stream {stream} with its consumers: make them with `fabwafer streams` first"
-    )

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -27,9 +28,9 @@ from fabwafer.records import (
 )
 from fabwafer.records.alerts import PendingAlert, StoredPredictions
 from fabwafer.records.drawings import Drawing
-from fabwafer.records.dump import Dump, Written
+from fabwafer.records.dump import Moment, Written
 from fabwafer.records.engine import connect, reading, snapshot, writing
-from fabwafer.records.image_archives import ArchiveReader, ArchiveWriter, EarlierPlaces
+from fabwafer.records.image_archives import ArchiveReader
 from fabwafer.records.keys import WaferKey
 from fabwafer.records.predictions import ReceivedPrediction
 from fabwafer.records.reviews import Review
@@ -238,22 +239,16 @@ class Records:
 
     # Dumps
 
-    def dump(self, folder: Path, images: ArchiveWriter, earlier: EarlierPlaces, done: Written) -> Dump:
-        """Write all tables into a folder, as they are at one moment, while others read and write.
-
-        Args:
-            folder: It holds nothing yet.
-            images: Takes the images that the earlier dump does not have.
-            earlier: Where those are that it has.
-            done: Called with a table's name and how many of its rows are done, from time to time.
+    @contextmanager
+    def moment(self) -> Iterator[Moment]:
+        """Look at all tables as they are now, for a dump, while others go on writing.
 
         Raises:
             SchemaError: The tables are not exactly those of this program.
         """
         with snapshot(self._engine) as connection:
-            schema.check_same(connection)
-            rows = dump.write_dump(connection, folder, images, earlier, done)
-        return Dump(SCHEMA, rows, images.written)
+            schema.check_same(connection)  # the first question, which fixes the moment
+            yield Moment(connection, SCHEMA)
 
     def load(self, folder: Path, images: ArchiveReader, done: Written) -> None:
         """Load a dump into empty tables, in one transaction; the rollout of a system's set-up gives way.

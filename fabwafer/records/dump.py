@@ -57,33 +57,38 @@ def read_rows(file: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def write_dump(
-    connection: Connection, folder: Path, images: ArchiveWriter, earlier: EarlierPlaces, done: Written
-) -> dict[str, int]:
-    """Write all tables, as a transaction sees them; only a few rows are in memory together.
+class Moment:
+    """All tables as they are at one moment, however long they are read.
 
     Args:
         connection: A transaction that sees one moment of the database.
-        folder: It holds nothing yet.
-        images: Takes the images that the earlier dump does not have.
-        earlier: Where those are that it has.
-        done: Told of the progress.
-
-    Returns:
-        The number of rows, by table.
+        schema: The version of the tables.
     """
-    counts = {}
-    for table in metadata.sorted_tables:
-        rows = _shots(connection, images, earlier) if table is shots else _rows(connection, table)
-        count = 0
-        with dump_file(folder, table.name).open("x", encoding="ascii") as file:
-            for row in rows:
-                file.write(json.dumps(row, separators=(",", ":")) + "\n")
-                count += 1
-                if count % 10_000 == 0:
-                    done(table.name, count)
-        counts[table.name] = count
-    return counts
+
+    def __init__(self, connection: Connection, schema: str) -> None:
+        self._connection, self._schema = connection, schema
+
+    def dump(self, folder: Path, images: ArchiveWriter, earlier: EarlierPlaces, done: Written) -> Dump:
+        """Write all tables; only a few rows are in memory together.
+
+        Args:
+            folder: It holds nothing yet.
+            images: Takes the images that the earlier dump does not have.
+            earlier: Where those are that it has.
+            done: Told of the progress.
+        """
+        counts = {}
+        for table in metadata.sorted_tables:
+            rows = _shots(self._connection, images, earlier) if table is shots else _rows(self._connection, table)
+            count = 0
+            with dump_file(folder, table.name).open("x", encoding="ascii") as file:
+                for row in rows:
+                    file.write(json.dumps(row, separators=(",", ":")) + "\n")
+                    count += 1
+                    if count % 10_000 == 0:
+                        done(table.name, count)
+            counts[table.name] = count
+        return Dump(self._schema, counts, images.written)
 
 
 def load_dump(connection: Connection, folder: Path, images: ArchiveReader, done: Written) -> None:

@@ -26,7 +26,7 @@ from fabwafer_bridge.commands import restore as restore_command
 from fabwafer_bridge.devices import Credentials, Device, Devices
 from fabwafer_bridge.inference import Answer, ModelServerError
 from fabwafer_bridge.restore import Restore
-from fabwafer_bridge.unprocessed import unprocessed
+from fabwafer_bridge.unprocessed import held, unprocessed
 from tests.support import tiny_models
 from tests.support.device_auth import DeviceAuthProcess
 from tests.support.devices import Device as Camera
@@ -91,11 +91,10 @@ class Site:
     def messages(self) -> list[tuple[str, bytes, str | None]]:
         async def read() -> list[tuple[str, bytes, str | None]]:
             client = await nats.connect(self.server.url)
-            found = [
-                (one.subject, one.payload, one.headers.get(MESSAGE_ID)) async for one in unprocessed(client.jetstream())
-            ]
+            async with held(client.jetstream()) as processed:
+                found = [one async for one in unprocessed(client.jetstream(), processed)]
             await client.close()
-            return found
+            return [(one.subject, one.payload, one.headers.get(MESSAGE_ID)) for one in found]
 
         return asyncio.run(read())
 
@@ -415,6 +414,21 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, site: 
     (tmp_path / "own" / "images" / "holiday.jpg").write_bytes(b"x")
     assert "holds a folder images that is of no backup" in refused(site.backup(tmp_path / "own"))
     assert (tmp_path / "own" / "images" / "holiday.jpg").exists()
+
+
+def test_a_system_just_set_up_does_not_take_the_place_of_a_backup_that_is_to_be_restored(
+    tmp_path: Path, site: Site, another: Site
+) -> None:
+    fill(site)
+    ok(site.backup(tmp_path / "backup"))
+    before = (tmp_path / "backup" / MANIFEST).read_text()
+    assert "is of another system: restore it into this one, or name another" in refused(
+        another.backup(tmp_path / "backup")
+    )
+    assert (tmp_path / "backup" / MANIFEST).read_text() == before
+
+    ok(another.restore(tmp_path / "backup"))
+    assert "0 new images" in ok(another.backup(tmp_path / "backup"))
 
 
 def test_two_backups_into_one_folder_do_not_mix(tmp_path: Path, site: Site) -> None:

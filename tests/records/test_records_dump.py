@@ -97,8 +97,8 @@ def nobody(_table: str, _rows: int) -> None:
 
 def dumped(records: Records, folder: Path, run: str = "1", earlier: EarlierPlaces = NOTHING_EARLIER) -> Dump:
     (folder / run).mkdir(parents=True)
-    with ArchiveWriter(folder, run) as images:
-        return records.dump(folder / run, images, earlier, nobody)
+    with records.moment() as moment, ArchiveWriter(folder, run) as images:
+        return moment.dump(folder / run, images, earlier, nobody)
 
 
 def load(url: str, folder: Path, run: str = "1") -> None:
@@ -170,21 +170,25 @@ def test_a_dump_is_of_one_moment_whatever_is_written_meanwhile(records: Records,
     fill(records)
     before = all_rows(database)
 
+    def write(imgid: str) -> None:
+        with Records(database) as other:
+            other.store_shots([shot(b"late", imgid=imgid)])
+            other.store_predictions([predicted(imgid=imgid)])
+            other.add_review("fab1", "cam1", "img1", label="Loc", reviewer="kim")
+
     class Meddling(ArchiveWriter):
         def add(self, received: int, digest: bytes, data: bytes) -> Place:
-            with Records(database) as other:
-                other.store_shots([shot(data + b"x", imgid=f"late{received}")])
-                other.store_predictions([predicted(imgid=f"late{received}")])
-                other.add_review("fab1", "cam1", "img1", label="Loc", reviewer="kim")
+            write(f"meanwhile{received}")
             return super().add(received, digest, data)
 
     folder = tmp_path / "dump"
     (folder / "1").mkdir(parents=True)
-    with Meddling(folder, "1") as images:
-        result = records.dump(folder / "1", images, NOTHING_EARLIER, nobody)
+    with records.moment() as moment, Meddling(folder, "1") as images:
+        write("first")
+        result = moment.dump(folder / "1", images, NOTHING_EARLIER, nobody)
 
     assert result.rows == {name: len(rows) for name, rows in before.items()}
-    assert records.count() > result.rows["wafers"]
+    assert records.count() == result.rows["wafers"] + 3
 
 
 def test_a_later_dump_has_only_the_images_that_the_earlier_one_has_not(

@@ -1,5 +1,6 @@
 """`fabwafer backup`: writes what a system holds into a folder, while it runs."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -32,10 +33,12 @@ async def backup(
     place = BackupFolder(folder.absolute())
     with place.locked() as run:
         draft = Backup(place, run, print)
-        async with open_bus(data) as bus:
-            await draft.add_bus(bus)
-        with open_records(data) as records:
-            draft.add_records(records)
+        with ExitStack() as stack:
+            records = stack.enter_context(open_records(data))
+            draft.check_system(records)
+            async with open_bus(data) as bus:
+                moment = await draft.add_bus(bus, lambda: stack.enter_context(records.moment()))
+            draft.add_records(moment)
             draft.add_models(models, records)
         manifest = draft.commit()
     size = sum(entry.size for entry in manifest.files.values())
