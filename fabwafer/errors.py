@@ -12,9 +12,9 @@ The tree, by the module that raises:
 - imports: `ExportError`
 - commands: `SystemNotFoundError`, `BusUnavailableError`, `NothingToImportError`
 - edge: `CameraRefusedError`, `NothingSentError`
-- bridge: `BackupError`, `CertificateError`, `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`,
-  `NeverStoredError`, `ReloadRefusedError`, `SmokeTestError`, `StreamsMissingError`, `StreamsRefusedError`,
-  `UnknownDeadLetterError`, `WebhookError`
+- bridge: `BackupError`, `CertificateError`, `DeviceError`, `DevicesUnavailableError`, `ModelServerError` >
+  `AnswerError`, `NeverStoredError`, `ReloadRefusedError`, `SmokeTestError`, `StreamsMissingError`,
+  `StreamsRefusedError`, `UnknownDeadLetterError`, `WebhookError`
 - handlers: `BadRequestError`
 - training-job: `DataError` > `UnreachableError`
 - local: `StackError`, `PartFailedError`

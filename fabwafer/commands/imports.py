@@ -43,7 +43,7 @@ def aws(
     exports: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="EXPORT...",
+            metavar="EXPORT",
             help="A table: the folder of its export to S3 (DynamoDB JSON), or the output of aws dynamodb scan.",
         ),
     ] = None,

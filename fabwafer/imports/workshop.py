@@ -195,10 +195,18 @@ class WorkshopImport:
     def _store(self) -> None:
         """Store what was read: predictions first, since reviews and counts belong to them."""
         records, counts = self._records, self._counts
-        self._store_batch("prediction", self._predictions, records.import_predictions)
-        self._store_batch("image", self._shots, lambda shots: records.import_shots(shots, counts))
+        if self._predictions:
+            self._store_batch("prediction", self._predictions, records.import_predictions)
+        if self._shots:
+            self._store_batch("image", self._shots, lambda shots: records.import_shots(shots, counts))
+        if self._reviews:
+            self._store_reviews()
+        self._predictions, self._reviews, self._shots, self._counts = [], [], [], {}
+        self._progress()
+
+    def _store_reviews(self) -> None:
         for (place, (key, _)), result in zip(
-            self._reviews, records.import_reviews([found for _, found in self._reviews]), strict=True
+            self._reviews, self._records.import_reviews([found for _, found in self._reviews]), strict=True
         ):
             if result == "unknown":
                 reason = f"nothing is recorded of {'/'.join(key)}: import its prediction first"
@@ -207,8 +215,6 @@ class WorkshopImport:
                 self._tally.refuse("review", place, "superseded", f"{'/'.join(key)} has a later review, which counts")
             else:
                 self._tally.store("review", 1, int(result == "new"))
-        self._predictions, self._reviews, self._shots, self._counts = [], [], [], {}
-        self._progress()
 
     def _store_batch(self, kind: Kind, batch: list[tuple[str, T]], store: Callable[[Sequence[T]], int]) -> None:
         try:

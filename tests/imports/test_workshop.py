@@ -64,11 +64,14 @@ def test_a_prediction_is_stored_as_the_devices_and_read_as_kindly_as_a_message(
         records,
         tmp_path,
         item("seconds", timestamp=SECONDS, probability=50.0, prediction="loc", lot="L7", operator="kim"),
+        item("claims", source="cluster", wafer=False, review=True, review_reason="unsure"),
         item("text", timestamp=str(SECONDS), probability="0.25"),
         item("milliseconds", timestamp=MILLISECONDS + 7, probability=0.9, prediction="EDGE-RING"),
     )
 
-    assert (tally.new["prediction"], tally.refused) == (3, {})
+    assert (tally.new["prediction"], tally.refused) == (4, {})
+    [claims] = the_wafer(records, "claims").predictions
+    assert (claims.source, claims.wafer, claims.review, claims.review_reason) == ("device", None, None, None)
     [seconds] = the_wafer(records, "seconds").predictions
     assert (seconds.source, seconds.model, seconds.prediction, seconds.probability) == ("device", "unknown", "Loc", 0.5)
     assert (seconds.timestamp, seconds.received) == (MILLISECONDS, MILLISECONDS)

@@ -1,15 +1,17 @@
 """One owner makes the tables; the others only check that they fit, with a sentence when they do not."""
 
+import itertools
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Engine, MetaData, select, text
 
 from fabwafer.records import DatabaseUrlError, Records, RecordsUnavailableError, SchemaError, migrate
 from fabwafer.records.engine import connect, writing
@@ -107,6 +109,51 @@ def test_a_database_of_the_first_version_gets_what_came_later(migrated: str) -> 
     check(migrated)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def revisions() -> list[str]:
+    """The migrations, the oldest first."""
+    config = Config()
+    config.set_main_option("script_location", "fabwafer.records:migrations")
+    return [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()][::-1]
+
+
+def upgrade(engine: Engine, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", "fabwafer.records:migrations")
+    with writing(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def write_and_read(engine: Engine, tables: MetaData, number: int) -> None:
+    """Write a row into each table, with what an older program knows of it, and read it again."""
+    values = {str: f"x{number}", int: number, bool: False, float: 0.5, bytes: b"x", dict: {}}
+    with writing(engine) as connection:
+        for table in tables.sorted_tables:
+            row = {column.name: values[column.type.python_type] for column in table.columns if not column.nullable}
+            connection.execute(table.insert().values(row))
+        for table in tables.sorted_tables:
+            assert len(connection.execute(select(table)).all()) == number
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"), [pair for pair in itertools.pairwise(revisions()) if pair[0][:-3] == pair[1][:-3]]
+)
+def test_what_an_older_program_writes_and_reads_still_fits_newer_tables_of_its_minor_version(
+    empty_database: str, older: str, newer: str
+) -> None:
+    engine = connect(empty_database)
+    upgrade(engine, older)
+    of_older = MetaData()
+    of_older.reflect(engine)
+    of_older.remove(of_older.tables["alembic_version"])
+    write_and_read(engine, of_older, 1)
+
+    upgrade(engine, newer)
+
+    write_and_read(engine, of_older, 2)
     engine.dispose()
 
 
