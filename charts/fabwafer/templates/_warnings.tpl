@@ -5,8 +5,8 @@
 {{- if not .Release.IsUpgrade }}{{ include "fabwafer.missingStorageClass" . }}{{ end }}
 {{- end }}
 {{- if and (gt (int .Values.predictor.replicas) 1) (not .Values.modelStore.url) (not (has "ReadWriteMany" .Values.modelStore.storage.accessModes)) }}
-- predictor.replicas is {{ .Values.predictor.replicas }}, and modelStore.storage.accessModes has no ReadWriteMany: all of them must run
-  on one node; a pod on another stays Pending or ContainerCreating.
+- predictor.replicas is {{ .Values.predictor.replicas }}, and modelStore.storage.accessModes has no ReadWriteMany: the pods
+can only run on one node.
 {{- end }}
 {{- end }}
 
@@ -53,7 +53,7 @@
 {{- end }}
 {{- if not $default }}
 - The cluster has no default StorageClass, and no class is named by {{ join ", " $unnamed }}:
-  the claims stay Pending until one is. See `kubectl get storageclass`.
+the claims stay Pending until one is. See `kubectl get storageclass`.
 {{- end }}
 {{- end }}
 {{- end }}
