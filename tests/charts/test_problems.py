@@ -17,7 +17,7 @@ EXTERNAL = {"postgresql": {"enabled": False}, "externalDatabase": {"url": "postg
         ("nats.replicas", 2, "at '/nats/replicas': value must be one of 1, 3"),
         ("nats.syncInterval", "sometimes", "at '/nats/syncInterval': 'sometimes' does not match pattern"),
         ("nats.storage.size", 20, "at '/nats/storage/size': got number, want string"),
-        ("nats.sotrage", {}, "at '/nats': additional properties 'sotrage' not allowed"),
+        ("nats.volume", {}, "at '/nats': additional properties 'volume' not allowed"),
         ("bridge.replicas", 0, "at '/bridge/replicas': minimum: got 0, want 1"),
         ("commonLabels", {"line": 3}, "at '/commonLabels/line': got number, want string"),
         ("imagePullSecrets", [{"name": "a"}], "at '/imagePullSecrets/0': got object, want string"),
