@@ -33,9 +33,14 @@ def test_the_oldest_version_is_the_one_that_the_chart_asks_for() -> None:
 def test_every_object_fits_the_schemas_of_kubernetes(helm: Helm, name: str, version: str) -> None:
     found = helm.objects(values(name), "--kube-version", version)
     assert len(found) > 10
+    wrong = []
     for one in found:
         if one["kind"] not in KSERVE:
-            kubernetes_validate.validate(one, version, strict=True)
+            try:
+                kubernetes_validate.validate(one, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                wrong.append(f"{one['kind']} {one['metadata']['name']}: {error.json_path}: {error.message}")
+    assert wrong == []
 
 
 def test_the_schemas_refuse_a_field_that_kubernetes_does_not_know() -> None:
