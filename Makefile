@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run install test coverage chaos k8s-test bench lint clean
+.PHONY: run install test coverage chaos k8s-test bench checkov lint clean
 
 run: $(VENV)/run.installed  ## install what a local system needs, start it, show wafers coming in
 	$(BIN)/fabwafer up
@@ -26,6 +26,8 @@ k8s-test: install  ## the tests in a cluster; k8s-tests/README.md says what they
 bench: install  ## the numbers in docs/benchmarks.md
 	$(BIN)/python -m benchmarks.flow
 
+checkov: build/checkov/bin/checkov  ## install checkov, whose rules the tests of the chart then check
+
 lint: install  ## what pre-commit and CI check
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -46,3 +48,7 @@ $(VENV)/run.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/all.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	touch $@ $(VENV)/run.installed
+
+build/checkov/bin/checkov:
+	$(PYTHON) -m venv build/checkov
+	build/checkov/bin/python -m pip install --disable-pip-version-check --quiet checkov==3.3.30

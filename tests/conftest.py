@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.support.fabs",
     "tests.support.gateways",
     "tests.support.model_servers",
+    "tests.support.helm",
     "tests.support.object_store",
     "tests.support.small_disks",
     "tests.chaos.system",

@@ -5,7 +5,7 @@
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- with .values.nodeSelector }}
@@ -18,8 +18,14 @@ tolerations: {{- toYaml . | nindent 2 }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
+{{- end }}
+
+{{/* The annotations of pods: the chart's own, and the part's podAnnotations, which win:
+(dict "values" .Values.bridge "own" (dict "prometheus.io/scrape" "true")). */}}
+{{- define "fabwafer.podAnnotations" -}}
+{{- toYaml (merge (dict) (.values.podAnnotations | default dict) .own) }}
 {{- end }}
 
 {{/* The Pod Security Standard `restricted`. Volumes of data belong to this group; their files are changed only where they
@@ -43,15 +49,15 @@ capabilities:
 
 {{/* An image and how it is pulled: (list . "bridge"). */}}
 {{- define "fabwafer.containerImage" -}}
-image: {{ include "fabwafer.image" . }}
-imagePullPolicy: {{ (index . 0).Values.imagePullPolicy }}
+image: {{ include "fabwafer.image" . | quote }}
+imagePullPolicy: {{ (index . 0).Values.imagePullPolicy | quote }}
 {{- end }}
 
 {{/* The files with the passwords: mounted by each container that connects to the bus or the database. */}}
 {{- define "fabwafer.credentialsVolume" -}}
 - name: credentials
   secret:
-    secretName: {{ include "fabwafer.secret" . }}
+    secretName: {{ include "fabwafer.secret" . | quote }}
     defaultMode: 0440
 {{- end }}
 
@@ -77,9 +83,9 @@ imagePullPolicy: {{ (index . 0).Values.imagePullPolicy }}
 
 {{- define "fabwafer.databaseEnv" -}}
 - name: FABWAFER_DATABASE_URL
-  value: {{ ternary "postgresql://fabwafer-postgresql/fabwafer" .Values.externalDatabase.url .Values.postgresql.enabled }}
+  value: {{ ternary "postgresql://fabwafer-postgresql/fabwafer" .Values.externalDatabase.url .Values.postgresql.enabled | quote }}
 - name: FABWAFER_DATABASE_USER
-  value: {{ ternary "fabwafer" .Values.externalDatabase.user .Values.postgresql.enabled }}
+  value: {{ ternary "fabwafer" .Values.externalDatabase.user .Values.postgresql.enabled | quote }}
 - name: FABWAFER_DATABASE_PASSWORD_FILE
   value: /run/secrets/fabwafer/database-password
 {{- end }}
@@ -87,17 +93,17 @@ imagePullPolicy: {{ (index . 0).Values.imagePullPolicy }}
 {{/* The model store: a bucket's address, or the path of the volume. */}}
 {{- define "fabwafer.storeEnv" -}}
 - name: FABWAFER_MODEL_STORE
-  value: {{ default "/store" .Values.modelStore.url }}
+  value: {{ default "/store" .Values.modelStore.url | quote }}
 {{- with .Values.modelStore.s3Endpoint }}
 - name: AWS_ENDPOINT_URL
-  value: {{ . }}
+  value: {{ . | quote }}
 {{- end }}
 {{- with .Values.modelStore.s3Secret }}
 {{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
 - name: {{ . }}
   valueFrom:
     secretKeyRef:
-      name: {{ $.Values.modelStore.s3Secret }}
+      name: {{ $.Values.modelStore.s3Secret | quote }}
       key: {{ . }}
 {{- end }}
 {{- end }}
@@ -122,11 +128,11 @@ imagePullPolicy: {{ (index . 0).Values.imagePullPolicy }}
 {{- define "fabwafer.claim" -}}
 accessModes: {{ toJson (default (list "ReadWriteOnce") .accessModes) }}
 {{- with .storageClassName }}
-storageClassName: {{ . }}
+storageClassName: {{ . | quote }}
 {{- end }}
 resources:
   requests:
-    storage: {{ .size }}
+    storage: {{ .size | quote }}
 {{- end }}
 
 {{/* Spread over nodes, as far as there are several: (dict "root" . "component" "nats"). */}}

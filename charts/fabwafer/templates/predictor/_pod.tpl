@@ -58,7 +58,11 @@ volumeMounts:
 name: model
 {{ include "fabwafer.containerImage" (list . (include "fabwafer.serving" .)) }}
 command: [python, -m, fabwafer_handlers.prepare, --version-file, /etc/podinfo/model-version, --out, /models]
-env: {{- include "fabwafer.storeEnv" . | nindent 2 }}
+env:
+  {{- include "fabwafer.storeEnv" . | nindent 2 }}
+  {{- with .Values.predictor.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 resources:
   requests: {cpu: 50m, memory: 128Mi}
   limits: {memory: 512Mi}
@@ -69,6 +73,9 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
   {{- if not .Values.modelStore.url }}
   - {name: store, mountPath: /store, readOnly: true}
+  {{- end }}
+  {{- with .Values.predictor.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}
 
