@@ -26,7 +26,12 @@ print(json.dumps({"commands": commands, "modules": modules, "user": os.getuid()}
 @pytest.mark.parametrize(
     ("image", "has", "has_not", "modules"),
     [
-        (images.BRIDGE, {"bridge", "device-auth", "gateway", "migrate", "model", "rollout"}, {"train", "up", "send"}, ["nats"]),
+        (
+            images.BRIDGE,
+            {"bridge", "device-auth", "gateway", "migrate", "model", "rollout", "backup", "smoke-test"},
+            {"train", "up", "send"},
+            ["nats"],
+        ),
         (images.HANDLERS, {"archive"}, {"bridge", "train", "up"}, ["torch", "ts", "onnxruntime"]),
         (images.TRAINING, {"train", "retrain", "model", "evaluate"}, {"bridge", "up"}, ["torch", "onnxruntime"]),
     ],

@@ -2,8 +2,8 @@
 by itself is in values.schema.json. */}}
 {{- define "fabwafer.problems" -}}
 {{- with .Values.mqtt }}
-{{- if and .tls.enabled (not .tls.existingSecret) }}
-- mqtt.tls.existingSecret is missing: with mqtt.tls.enabled it names the Secret with tls.crt and tls.key
+{{- if and .tls.enabled (not .tls.existingSecret) (not .tls.issuer.name) }}
+- mqtt.tls.existingSecret is missing: with mqtt.tls.enabled it names the Secret with tls.crt and tls.key; or mqtt.tls.issuer.name names cert-manager's issuer
 {{- end }}
 {{- if and .tls.existingSecret (not .tls.enabled) }}
 - mqtt.tls.existingSecret is set and mqtt.tls.enabled is false: devices would send their passwords unencrypted

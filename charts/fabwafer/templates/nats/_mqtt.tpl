@@ -5,3 +5,32 @@
 {{- define "fabwafer.mqttUrl" -}}
 {{ ternary "mqtts" "mqtt" .Values.mqtt.tls.enabled }}://fabwafer-mqtt:{{ include "fabwafer.mqttPort" . }}
 {{- end }}
+
+{{/* The Secret with the listener's certificate. */}}
+{{- define "fabwafer.mqttSecret" -}}
+{{- default "fabwafer-mqtt-tls" .Values.mqtt.tls.existingSecret }}
+{{- end }}
+
+{{/* What a client within the release needs to trust the listener. */}}
+{{- define "fabwafer.mqttTrustEnv" -}}
+{{- if .Values.mqtt.tls.enabled }}
+- {name: FABWAFER_MQTT_CA_FILE, value: /run/mqtt-tls/{{ .Values.mqtt.tls.caKey }}}
+{{- end }}
+{{- end }}
+
+{{- define "fabwafer.mqttTrustVolume" -}}
+{{- if .Values.mqtt.tls.enabled }}
+- name: mqtt-tls
+  secret:
+    secretName: {{ include "fabwafer.mqttSecret" . | quote }}
+    defaultMode: 0440
+    items: # not its key
+      - {key: {{ .Values.mqtt.tls.caKey }}, path: {{ .Values.mqtt.tls.caKey }}}
+{{- end }}
+{{- end }}
+
+{{- define "fabwafer.mqttTrustMount" -}}
+{{- if .Values.mqtt.tls.enabled }}
+- {name: mqtt-tls, mountPath: /run/mqtt-tls, readOnly: true}
+{{- end }}
+{{- end }}
