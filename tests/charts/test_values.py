@@ -112,18 +112,13 @@ def other(leaf: source.Value) -> Any:
 
 
 # Nothing retrains yet.
-NOT_YET = pytest.mark.xfail(strict=True, reason="delete this mark once a template uses images.trainingJob")
-
-
 @pytest.fixture(scope="module")
 def installed(helm: Helm) -> dict[str, str]:
     """What each of the files installs."""
     return {name: helm.text(values(name)) for name in NAMES}
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(path, marks=NOT_YET if "trainingJob" in path else ()) for path in LEAVES]
-)
+@pytest.mark.parametrize("path", list(LEAVES))
 def test_each_value_changes_what_is_installed(helm: Helm, installed: dict[str, str], path: str) -> None:
     changed = merged(nested(path, other(LEAVES[path])), TOGETHER.get(path, {}))
     refused = []
