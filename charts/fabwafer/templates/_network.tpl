@@ -31,3 +31,10 @@ metadata:
 {{- define "fabwafer.bucketPorts" -}}
 - {port: {{ include "fabwafer.urlPort" (default "https://s3.amazonaws.com" .Values.modelStore.s3Endpoint) }}}
 {{- end }}
+
+{{/* Peers outside the release: those that networkPolicy.outside names, else any address. */}}
+{{- define "fabwafer.outside" -}}
+{{- with .Values.networkPolicy.outside }}
+to: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
