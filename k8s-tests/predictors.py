@@ -13,8 +13,6 @@ from namespaces import Namespace, restricted_pod
 _MANIFESTS = Path(__file__).parent
 _STORE = "/store"
 SMALL: dict[str, Any] = {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "2Gi"}}
-READY_SECONDS = 120
-"""Longer than a model server takes to start on a busy machine."""
 
 _SET_UP = f"""
 import dataclasses, shutil
@@ -46,13 +44,17 @@ class System:
         self.kind = new_class("InferenceService", "serving.kserve.io/v1beta1") if kserve else Deployment
         self.kserve = kserve
 
-    async def start(self) -> None:
-        """Fill the store, make the predictor and start the reconciler; the first champion is v1."""
+    async def start(self, ready_seconds: int) -> None:
+        """Fill the store, make the predictor and start the reconciler; the first champion is v1.
+
+        Args:
+            ready_seconds: Seconds within which a pod of a version must be ready.
+        """
         container = {"name": "fill", "image": images.HANDLERS, "command": ["python", "-c", _SET_UP], "resources": SMALL}
         await self.namespace.run_to_end(restricted_pod(container, _STORE))
         files = ["rollout.yaml", "predictor_kserve.yaml" if self.kserve else "predictor_deployment.yaml"]
         values = {"BRIDGE": images.BRIDGE, "HANDLERS": images.HANDLERS, "KSERVE": str(self.kserve).lower()}
-        values |= {"NAMESPACE": self.namespace.name, "READY_SECONDS": str(READY_SECONDS)}
+        values |= {"NAMESPACE": self.namespace.name, "READY_SECONDS": str(ready_seconds)}
         for file in files:
             text = (_MANIFESTS / file).read_text()
             for name, value in values.items():

@@ -22,15 +22,13 @@ IMAGE = base64.b64encode(encode(sample(seed=1, n=1)[0][1], scale=4)).decode()
 
 @pytest.fixture(params=[True, False], ids=["InferenceService", "Deployment"])
 async def system(request: pytest.FixtureRequest, api: Api, namespace: Namespace) -> System:
-    """A namespace with a predictor and the reconciler."""
+    """A namespace for a predictor and the reconciler."""
     if request.param:
         try:
             await api.lookup_kind("inferenceservices.serving.kserve.io")
         except ValueError:
             pytest.skip("needs KServe in the cluster")
-    made = System(namespace, kserve=request.param)
-    await made.start()
-    return made
+    return System(namespace, kserve=request.param)
 
 
 async def until(what: Callable[[], Awaitable[object]], expected: object) -> None:
@@ -50,6 +48,7 @@ async def test_the_pods_follow_champion_and_candidate(system: System) -> None:
     async def candidates() -> object:
         return await system.serving("candidate")
 
+    await system.start(ready_seconds=300)
     # The first pod waited until a version was named.
     await until(champions, [("v1", True)])
     assert await system.answering("champion", IMAGE) == "v1"
@@ -99,6 +98,8 @@ async def test_a_version_that_cannot_serve_is_put_back_and_nobody_waits(system: 
     async def reconcilers() -> object:
         return [(pod.name == reconciler.name, await pod.ready()) for pod in await system.pods(RECONCILER)]
 
+    # Long enough for the broken one to say what is wrong; the first champion has as long as it needs.
+    await system.start(ready_seconds=60)
     await until(champions, [("v1", True)])
     [before] = await system.pods(CHAMPIONS)
     await system.run("model", "promote", "broken")

@@ -30,7 +30,7 @@ from fabwafer.models.predictor import (
     version_patch,
 )
 from fabwafer.models.reconciler import ReconcileLoop
-from fabwafer.models.rollout import current, earlier_champions, refuse
+from fabwafer.models.rollout import current, refuse
 from fabwafer.records import Records, Rollout
 from fabwafer.service.settings import DatabaseSettings, MetricsSettings
 
@@ -169,7 +169,7 @@ class ClusterReconciler:
     def _before(self, champion: str, ready: set[str]) -> str | None:
         """Return the version to put back: one that still has ready pods, or the one that served last."""
         last = self._seen.get("champion")
-        for version in (last, *earlier_champions(self._records.rollouts())):
+        for version in (last, *(rollout.champion for rollout in self._records.rollouts())):
             if version in ready:
                 return version
         return last if last != champion else None

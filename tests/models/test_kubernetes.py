@@ -156,6 +156,16 @@ async def test_what_is_put_back_is_the_version_that_serves_and_not_one_that_was_
     assert watched.wanted() == ("v1", None, "v3", "none of its pods was made: exceeded quota")
 
 
+async def test_a_rollback_to_a_version_that_cannot_serve_any_more_is_undone_too(watched: Watched) -> None:
+    await watched.serve("v1")
+    await watched.serve("v2")
+    watched.records.set_rollout("v1", author="kim")
+    watched.restart()
+    await watched.step()
+    await watched.step(READY_SECONDS)
+    assert watched.wanted()[:3] == ("v2", None, "v1")
+
+
 async def test_where_no_old_pod_is_left_the_version_that_served_last_is_put_back(watched: Watched) -> None:
     await watched.serve("v1")
     watched.records.set_rollout("v2", author="kim")
