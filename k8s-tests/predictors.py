@@ -1,76 +1,54 @@
-"""A namespace with a predictor, the Services in front of it, and the reconciler that names its version."""
+"""The model servers of a release: what serves, what is asked of them, and versions to choose from."""
 
 import json
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import aiohttp
-import images
-import yaml
 from kr8s.asyncio.objects import APIObject, Deployment, Pod, new_class
-from namespaces import Namespace, restricted_pod
+from release import Release
 
-_MANIFESTS = Path(__file__).parent
-_STORE = "/store"
-SMALL: dict[str, Any] = {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "2Gi"}}
-
-_SET_UP = f"""
-import dataclasses, shutil
-from pathlib import Path
+_ADD = """
+import shutil, sys
+from fabwafer.commands.system import store_address
 from fabwafer.models.card import describe_file, read_card, write_card
 from fabwafer.models.shipped import default_model
-for version in ("v1", "v2", "broken"):
-    folder = Path("{_STORE}/versions") / version
-    shutil.copytree(default_model(), folder)
-    card = read_card(folder).model_copy(update={{"version": version}})
+from fabwafer.models.store import open_store
+store = open_store(store_address(None, None))
+for version in sys.argv[1:]:
+    work = store.new_work_folder(version)
+    shutil.copytree(default_model(), work, dirs_exist_ok=True)
+    card = read_card(work).model_copy(update={"version": version})
     if version == "broken":  # just as its card describes it, and no network
         for file in card.files.values():
-            (folder / file.name).write_bytes(b"no network")
-        card = card.model_copy(update={{"files": {{v: describe_file(folder / f.name) for v, f in card.files.items()}}}})
-    write_card(folder, card)
+            (work / file.name).write_bytes(b"no network")
+        card = card.model_copy(update={"files": {v: describe_file(work / f.name) for v, f in card.files.items()}})
+    write_card(work, card)
+    store.publish(version, work)
 """
 
 
-class System:
-    """A namespace where the reconciler runs.
+async def add_versions(release: Release, versions: Sequence[str]) -> None:
+    """Publish copies of the shipped model into the store; one named `broken` has no network in it."""
+    await release.bridge("python", "-c", _ADD, *versions)
+
+
+class Predictors:
+    """The model servers of a release.
 
     Args:
-        namespace: The namespace.
-        kserve: Whether the predictor is an InferenceService.
+        release: The release.
+        kserve: Whether they are InferenceServices.
     """
 
-    def __init__(self, namespace: Namespace, *, kserve: bool) -> None:
-        self.namespace = namespace
-        self.kind = new_class("InferenceService", "serving.kserve.io/v1beta1") if kserve else Deployment
+    def __init__(self, release: Release, *, kserve: bool) -> None:
+        self._release = release
+        self._namespace = release.namespace
+        self._kind = new_class("InferenceService", "serving.kserve.io/v1beta1") if kserve else Deployment
         self.kserve = kserve
-
-    async def start(self, ready_seconds: int) -> None:
-        """Fill the store, make the predictor and start the reconciler; the first champion is v1.
-
-        Args:
-            ready_seconds: Seconds within which a pod of a version must be ready.
-        """
-        container = {"name": "fill", "image": images.HANDLERS, "command": ["python", "-c", _SET_UP], "resources": SMALL}
-        await self.namespace.run_to_end(restricted_pod(container, _STORE))
-        files = ["rollout.yaml", "predictor_kserve.yaml" if self.kserve else "predictor_deployment.yaml"]
-        values = {"BRIDGE": images.BRIDGE, "HANDLERS": images.HANDLERS, "KSERVE": str(self.kserve).lower()}
-        values |= {"NAMESPACE": self.namespace.name, "READY_SECONDS": str(ready_seconds)}
-        for file in files:
-            text = (_MANIFESTS / file).read_text()
-            for name, value in values.items():
-                text = text.replace(f"${name}", value)
-            for manifest in yaml.safe_load_all(text):
-                await self.namespace.create(new_class(manifest["kind"], version=manifest["apiVersion"]), manifest)
-
-    async def run(self, *command: str) -> str:
-        """Run a command in the reconciler's pod as a person does, once it is ready; return what it printed."""
-        [pod] = await self.pods("app=fabwafer-rollout")
-        done = await pod.exec(["fabwafer", *command])
-        return str(done.stdout.decode())
 
     async def predictor(self, name: str) -> APIObject:
         """Return a predictor."""
-        made = self.kind({"metadata": {"name": name}}, namespace=self.namespace.name, api=self.namespace.api)
+        made = self._kind({"metadata": {"name": name}}, namespace=self._namespace.name, api=self._namespace.api)
         await made.refresh()
         return made
 
@@ -81,21 +59,21 @@ class System:
         version: str | None = pods.get("annotations", {}).get("fabwafer/model-version")
         return version
 
-    async def pods(self, selector: str) -> list[Pod]:
-        """Return the pods that a label selector finds and that were not asked to end."""
-        found = await self.namespace.pods(selector)
+    async def pods(self, role: str) -> list[Pod]:
+        """Return the pods of a role that were not asked to end."""
+        found = await self._namespace.pods(f"fabwafer/serves={role}")
         return [pod for pod in found if "deletionTimestamp" not in pod.metadata]
 
     async def serving(self, role: str) -> list[tuple[str, bool]]:
         """Return the version of each pod of a role, and whether it is ready."""
         return [
             (str(dict(pod.annotations).get("fabwafer/model-version", "")), bool(await pod.ready()))
-            for pod in await self.pods(f"fabwafer/serves={role}")
+            for pod in await self.pods(role)
         ]
 
     async def answering(self, role: str, image: str) -> str:
         """Ask a pod of a role about an image (base64); return the version that answered."""
-        [pod] = await self.pods(f"fabwafer/serves={role}")
+        [pod] = await self.pods(role)
         body = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [image]}]}
         async with (
             pod.portforward(8080, local_port="auto") as port,

@@ -1,34 +1,39 @@
-"""`fabwafer rollout` in a cluster: a promotion, a refusal, a trial, with KServe and without it."""
+"""Champion and candidate in a cluster: a promotion under load, a trial, and versions that cannot serve."""
 
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
 from kr8s.asyncio import Api
+from load import camera
 from namespaces import PATIENCE, Namespace
-from predictors import System
+from predictors import Predictors, add_versions
+from release import Release
 
 from fabwafer.maps.synthetic import sample
 from fabwafer.maps.wafermap import encode
 
 pytestmark = pytest.mark.timeout(2400)
 
-CHAMPIONS, CANDIDATES, RECONCILER = "fabwafer/serves=champion", "fabwafer/serves=candidate", "app=fabwafer-rollout"
 IMAGE = base64.b64encode(encode(sample(seed=1, n=1)[0][1], scale=4)).decode()
+# Long enough for the broken version to say what is wrong with it.
+SECONDS = json.dumps([{"name": "FABWAFER_READY_SECONDS", "value": "90"}])
+WITHOUT_KSERVE = ("--set", "kserve.enabled=false", "--set", "predictor.runtime=kserve")
 
 
 @pytest.fixture(params=[True, False], ids=["InferenceService", "Deployment"])
-async def system(request: pytest.FixtureRequest, api: Api, namespace: Namespace) -> System:
-    """A namespace for a predictor and the reconciler."""
+async def kserve(request: pytest.FixtureRequest, api: Api) -> bool:
+    """Whether the model server is an InferenceService of KServe, with TorchServe; else a Deployment, with KServe's."""
     if request.param:
         try:
             await api.lookup_kind("inferenceservices.serving.kserve.io")
         except ValueError:
             pytest.skip("needs KServe in the cluster")
-    return System(namespace, kserve=request.param)
+    return bool(request.param)
 
 
 async def until(what: Callable[[], Awaitable[object]], expected: object) -> None:
@@ -41,81 +46,62 @@ async def until(what: Callable[[], Awaitable[object]], expected: object) -> None
     raise AssertionError(f"waited in vain for {expected!r}, found {found!r}")
 
 
-async def test_the_pods_follow_champion_and_candidate(system: System) -> None:
-    async def champions() -> object:
-        return await system.serving("champion")
+async def test_the_model_servers_follow_what_people_decide(namespace: Namespace, *, kserve: bool) -> None:
+    release = Release(namespace)
+    await release.install("--set-json", f"rollout.extraEnv={SECONDS}", *(() if kserve else WITHOUT_KSERVE))
+    await add_versions(release, ["v2", "broken"])
+    predictors = Predictors(release, kserve=kserve)
+    champions, candidates = partial(predictors.serving, "champion"), partial(predictors.serving, "candidate")
+    await until(champions, [("0.5.1", True)])
 
-    async def candidates() -> object:
-        return await system.serving("candidate")
+    # A promotion under load.
+    async with camera(release, "fab1", rate=50) as ledger:
+        began = time.monotonic()
+        await release.fabwafer("model", "promote", "v2")
+        await until(champions, [("v2", True)])
+        print(f"promoted within {time.monotonic() - began:.0f} s")
+        assert await predictors.answering("champion", IMAGE) == "v2"
+        await asyncio.sleep(2)
+    await ledger.check(release)
+    models = {model for found in (await release.predictions("fab1")).values() for model in found}
+    assert models == {"0.5.1", "v2"}
 
-    await system.start(ready_seconds=300)
-    # The first pod waited until a version was named.
-    await until(champions, [("v1", True)])
-    assert await system.answering("champion", IMAGE) == "v1"
-    # A promotion.
-    await system.run("model", "promote", "v2")
-    await until(champions, [("v2", True)])
-    assert await system.answering("champion", IMAGE) == "v2"
     # What somebody else names is repaired.
-    [before] = await system.pods(CHAMPIONS)
-    predictor = await system.predictor("wafer")
-    pods = {"annotations": {"fabwafer/model-version": "v1"}}
-    spec = {"predictor": pods} if system.kserve else {"template": {"metadata": pods}}
-    await predictor.patch({"spec": spec})
-    await until(partial(system.named, "wafer"), "v2")
+    [before] = await predictors.pods("champion")
+    predictor = await predictors.predictor("wafer")
+    named = {"annotations": {"fabwafer/model-version": "0.5.1"}}
+    await predictor.patch({"spec": {"predictor": named} if kserve else {"template": {"metadata": named}}})
+    await until(partial(predictors.named, "wafer"), "v2")
     await until(champions, [("v2", True)])
-    assert (await system.pods(CHAMPIONS))[0].name == before.name, "it was repaired before another pod was ready"
-    # A trial: a predictor of its own, which follows a change of the champion's.
-    await system.run("model", "candidate", "v1")
-    await until(candidates, [("v1", True)])
-    assert await system.answering("candidate", IMAGE) == "v1"
-    assert (await system.serving("champion")) == [("v2", True)]
-    [trial] = await system.pods(CANDIDATES)
-    copied = await system.predictor("wafer-candidate")
-    assert [owner["name"] for owner in copied.metadata.ownerReferences] == ["wafer"]
-    grace = {"terminationGracePeriodSeconds": 29}
-    await predictor.patch({"spec": {"predictor": grace} if system.kserve else {"template": {"spec": grace}}})
+    assert [pod.name for pod in await predictors.pods("champion")] == [before.name]
 
-    async def graces() -> object:
-        pods = [*await system.pods(CHAMPIONS), *await system.pods(CANDIDATES)]
-        return [(pod.spec.terminationGracePeriodSeconds, await pod.ready()) for pod in pods]
-
-    await until(graces, [(29, True)] * 2)
-    assert (await system.pods(CANDIDATES))[0].name != trial.name
-    await system.run("model", "candidate", "--none")
+    # A trial has a predictor of its own, and its answers are only recorded.
+    await release.fabwafer("model", "candidate", "0.5.1", "--share", "1")
+    await until(candidates, [("0.5.1", True)])
+    assert await predictors.answering("candidate", IMAGE) == "0.5.1"
+    async with camera(release, "fab2", rate=20, most=40) as ledger:
+        pass
+    await ledger.check(release)
+    assert {tuple(models) for models in (await release.predictions("fab2")).values()} == {("v2",)}
+    [trial] = await predictors.pods("candidate")
+    await trial.delete(force=True)  # it may crash without harm
+    async with camera(release, "fab3", rate=20, most=40) as ledger:
+        pass
+    await ledger.check(release)
+    await release.fabwafer("model", "candidate", "--none")
     await until(candidates, [])
-    assert await system.serving("champion") == [("v2", True)]
+    await until(champions, [("v2", True)])
 
-
-async def test_a_version_that_cannot_serve_is_put_back_and_nobody_waits(system: System) -> None:
-    async def champions() -> object:
-        return await system.serving("champion")
-
-    async def states() -> object:
-        listed = [json.loads(line) for line in (await system.run("model", "list", "--json")).splitlines()]
+    # A version that cannot serve is refused with its reason, and the one before goes on.
+    async def refused() -> object:
+        listed = [json.loads(line) for line in (await release.fabwafer("model", "list", "--json")).splitlines()]
         return {one["version"]: one["states"] for one in listed}
 
-    async def reconcilers() -> object:
-        return [(pod.name == reconciler.name, await pod.ready()) for pod in await system.pods(RECONCILER)]
-
-    # Long enough for the broken one to say what is wrong; the first champion has as long as it needs.
-    await system.start(ready_seconds=60)
-    await until(champions, [("v1", True)])
-    [before] = await system.pods(CHAMPIONS)
-    await system.run("model", "promote", "broken")
-    await until(states, {"broken": ["refused"], "v1": ["champion"], "v2": []})
-    assert "container model ended: the version broken in /store cannot serve: ONNX Runtime cannot load" in (
-        await system.run("model", "history")
-    )
-    # Another reconciler does not try again.
-    [reconciler] = await system.pods(RECONCILER)
-    await reconciler.delete()
-    await until(reconcilers, [(False, True)])
-    await until(champions, [("v1", True)])
-    assert [pod.name for pod in await system.pods(CHAMPIONS)] == [before.name]
-    assert [status["restartCount"] for status in before.status.containerStatuses] == [0]
-    # A candidate that cannot serve ends its trial, and the champion goes on.
-    await system.run("model", "candidate", "broken")
-    await until(states, {"broken": ["candidate"], "v1": ["champion"], "v2": []})
-    await until(states, {"broken": ["refused"], "v1": ["champion"], "v2": []})
-    assert [pod.name for pod in await system.pods(CHAMPIONS)] == [before.name]
+    [before] = await predictors.pods("champion")
+    async with camera(release, "fab4", rate=20) as ledger:
+        await release.fabwafer("model", "promote", "broken")
+        await until(refused, {"0.5.1": [], "broken": ["refused"], "v2": ["champion"]})
+    await ledger.check(release)
+    assert "cannot serve: ONNX Runtime cannot load" in " ".join((await release.fabwafer("model", "history")).split())
+    await until(champions, [("v2", True)])
+    assert [pod.name for pod in await predictors.pods("champion")] == [before.name]
