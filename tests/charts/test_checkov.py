@@ -21,7 +21,6 @@ def checked(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
-@pytest.mark.xfail(strict=True, reason="delete this mark once the chart has network policies")
 def test_no_rule_is_broken_that_is_not_explained(helm: Helm, tmp_path: Path) -> None:
     for name in NAMES:
         (tmp_path / f"{name}.yaml").write_text(helm.text(values(name), "--skip-tests"))  # what ends needs no probes

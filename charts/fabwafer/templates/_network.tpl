@@ -6,7 +6,7 @@
 - podSelector:
     matchLabels:
       app.kubernetes.io/name: fabwafer
-      app.kubernetes.io/instance: {{ $root.Release.Name }}
+      app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
     matchExpressions:
       - {key: app.kubernetes.io/component, operator: In, values: {{ toJson (rest .) }}}
 {{- end }}
