@@ -1,4 +1,4 @@
-"""TorchServe from the image of handlers/, under KServe, in a namespace that takes `restricted` pods alone."""
+"""The model servers from the images of handlers/, in a namespace that takes `restricted` pods alone."""
 
 import base64
 from pathlib import Path
@@ -9,7 +9,7 @@ import images
 import pytest
 import yaml
 from kr8s.asyncio import Api
-from kr8s.asyncio.objects import new_class
+from kr8s.asyncio.objects import Pod, new_class
 from namespaces import Namespace, restricted_pod, wait
 
 from fabwafer.maps.synthetic import sample
@@ -45,9 +45,8 @@ async def model_server(api: Api, namespace: Namespace) -> Namespace:
     return namespace
 
 
-async def post(server: Namespace, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Post to the model server's pod, through a port on loopback; return the status and the answer."""
-    pod = await server.pod(_PODS)
+async def post(pod: Pod, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Post to a model server's pod, through a port on loopback; return the status and the answer."""
     async with (
         pod.portforward(8080, local_port="auto") as port,
         aiohttp.ClientSession() as client,
@@ -56,11 +55,12 @@ async def post(server: Namespace, path: str, body: dict[str, Any]) -> tuple[int,
         return response.status, await response.json(content_type=None)
 
 
-async def test_the_model_server_answers_v2_and_v1_for_wafer_maps(model_server: Namespace) -> None:
+async def check_answers(pod: Pod) -> None:
+    """Check that a model server answers V2 and V1 requests with nine wafer maps, mostly right."""
     maps = sample(seed=1, n=9)
     files = [base64.b64encode(encode(grid, scale=4)).decode() for _, grid in maps]
     v2 = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [len(files)], "data": files}]}
-    status, answer = await post(model_server, "/v2/models/wafer/infer", v2)
+    status, answer = await post(pod, "/v2/models/wafer/infer", v2)
     assert status == 200, answer
     outputs = {output["name"]: output for output in answer["outputs"]}
     assert outputs["error"]["data"] == [""] * len(files)
@@ -69,6 +69,24 @@ async def test_the_model_server_answers_v2_and_v1_for_wafer_maps(model_server: N
     right = sum(label == truth for label, (truth, _) in zip(labels, maps, strict=True))
     assert right > len(maps) / 2, labels
     v1 = {"instances": [{"bytes": {"b64": file}} for file in files]}
-    status, answer = await post(model_server, "/v1/models/wafer:predict", v1)
+    status, answer = await post(pod, "/v1/models/wafer:predict", v1)
     assert status == 200, answer
     assert [one["label"] for one in answer["predictions"]] == labels
+
+
+async def test_the_model_server_answers_v2_and_v1_for_wafer_maps(model_server: Namespace) -> None:
+    await check_answers(await model_server.pod(_PODS))
+
+
+async def test_kserves_own_server_answers_the_same_without_torch_and_java(namespace: Namespace) -> None:
+    shipped = "$(python -c 'from fabwafer.models.shipped import default_model; print(default_model())')"
+    command = f'exec python -m fabwafer_handlers.kserve_model --model_dir "{shipped}"'
+    container = {
+        "name": "server",
+        "image": images.KSERVE_MODEL,
+        "command": ["sh", "-c", command],
+        "readinessProbe": {"httpGet": {"path": "/v2/models/wafer/ready", "port": 8080}, "periodSeconds": 2},
+    }
+    pod = await namespace.run(restricted_pod(container, "/store"))
+    await wait(pod, "condition=Ready")
+    await check_answers(pod)
