@@ -23,7 +23,7 @@ from pydantic_settings import NoDecode
 
 from fabwafer.messages.headers import CODE, MQTT_PUBLISH, REASON, SOURCE, SUBJECT
 from fabwafer.messages.refusals import MessageRefusedError
-from fabwafer.messages.topics import ALERT_TOPICS, MQTT_PREFIX, PREDICTION_TOPICS, Topic
+from fabwafer.messages.topics import ALERT_TOPICS, MQTT_PREFIX, PREDICTION_TOPICS, SMOKE_TEST_FAB, Topic
 from fabwafer.service.addresses import with_credentials
 from fabwafer.service.health import HealthServer
 from fabwafer.service.process import end, first_of
@@ -108,7 +108,10 @@ def entering(topic: str, payload: bytes, max_payload: int) -> Outgoing | None:
         kind = Topic.from_subject(subject).kind
     except MessageRefusedError:
         shown = topic if len(topic) <= SHOWN_TOPIC else topic[:SHOWN_TOPIC] + "..."
-        reason = f"expected a topic with names of 1 to 64 letters, digits, '_' or '-', got {shown!r}"
+        expected = "a topic with names of 1 to 64 letters, digits, '_' or '-'"
+        if _is_smoke_tests(topic):
+            expected = f"a fab with another name than {SMOKE_TEST_FAB}, which is the smoke test's"
+        reason = f"expected {expected}, got {shown!r}"
         return _letter(topic, payload, reason, max_payload)
     if len(payload) > max_payload - ENVELOPE:
         return _letter(topic, payload, f"expected at most {max_payload - ENVELOPE} bytes", max_payload)
@@ -119,8 +122,14 @@ def entering(topic: str, payload: bytes, max_payload: int) -> Outgoing | None:
 
 def _subject(topic: str) -> str:
     """Escape what is not allowed in a name, so that it stays readable and is refused again when replayed."""
-    levels = (quote(level[:SHOWN_NAME], safe="").replace(".", "%2E") or "%" for level in topic.split("/"))
+    levels = [quote(level[:SHOWN_NAME], safe="").replace(".", "%2E") or "%" for level in topic.split("/")]
+    if _is_smoke_tests(topic):
+        levels[1] = f"%{SMOKE_TEST_FAB}"
     return ".".join(levels)
+
+
+def _is_smoke_tests(topic: str) -> bool:
+    return topic.split("/")[1:2] == [SMOKE_TEST_FAB]
 
 
 def _letter(topic: str, payload: bytes, reason: str, max_payload: int) -> Outgoing:
@@ -257,9 +266,10 @@ class Gateway:
             self._busy = False
 
     async def _send_out(self, message: Msg) -> None:
-        if (message.headers or {}).get(SOURCE) != "cluster" or self._external is None:
+        topic = message.subject.replace(".", "/")
+        if (message.headers or {}).get(SOURCE) != "cluster" or self._external is None or _is_smoke_tests(topic):
             return
-        queued = self._external.send(message.subject.replace(".", "/"), message.data)
+        queued = self._external.send(topic, message.data)
         metrics.MESSAGES.labels(GATEWAY, Result.RETURNED if queued else Result.NOT_RETURNED).inc()
 
     async def _drain(self, carrying: asyncio.Task[None]) -> None:

@@ -13,6 +13,8 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+from fabwafer.messages.refusals import MessageRefusedError
+from fabwafer.messages.topics import Topic
 from fabwafer_bridge import dead_letters
 from fabwafer_bridge.external_broker import Address
 from fabwafer_bridge.gateway import ENVELOPE, GatewaySettings, entering
@@ -296,6 +298,18 @@ def test_topics_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("FABWAFER_GATEWAY_TOPICS", "fabwafer/fab1/+/img/+, fabwafer/fab2/cam-1/prediction/+")
 
     assert GatewaySettings().gateway_topics == ("fabwafer/fab1/+/img/+", "fabwafer/fab2/cam-1/prediction/+")
+
+
+def test_a_fab_that_is_called_like_the_smoke_tests_is_refused_also_when_replayed() -> None:
+    letter = entering("fabwafer/helm-test/c/img/i", b"body", MAX_PAYLOAD)
+    assert letter is not None
+    assert letter.subject == "fabwafer-dead.gateway"
+    assert letter.payload == b"body"
+    assert letter.headers["Fabwafer-Reason"] == (
+        "expected a fab with another name than helm-test, which is the smoke test's, got 'fabwafer/helm-test/c/img/i'"
+    )
+    with pytest.raises(MessageRefusedError):
+        Topic.from_subject(letter.headers["Fabwafer-Origin"].removeprefix("$MQTT.msgs."))
 
 
 def test_a_message_enters_as_the_listener_for_devices_stores_it() -> None:
