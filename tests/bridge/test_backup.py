@@ -34,6 +34,7 @@ from tests.support.model_servers import KServe
 from tests.support.nats_servers import NatsServer
 from tests.support.object_store import Bucket
 from tests.support.records import predicted, shot
+from tests.support.small_disks import SmallDisk
 from tests.support.streams import make_streams
 
 CHAMPION = "tiny-1"
@@ -439,6 +440,25 @@ def test_two_backups_into_one_folder_do_not_mix(tmp_path: Path, site: Site) -> N
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, site: Site) -> None:
     (tmp_path / "file").write_text("")
     assert refused(site.backup(tmp_path / "file")).startswith(f"cannot write the backup to {tmp_path / 'file'}: ")
+
+
+def test_a_backup_for_which_there_is_no_room_leaves_the_one_before_and_takes_none(
+    tmp_path: Path, site: Site, small_disk: SmallDisk
+) -> None:
+    folder = small_disk.path / "backup"
+    fill(site)
+    ok(site.backup(folder))
+    with Records(site.database) as records:
+        records.store_shots([shot(os.urandom(1 << 20), imgid=f"large{number}") for number in range(3)])
+    small_disk.fill(leave=2 << 20)
+    before = small_disk.free
+
+    assert refused(site.backup(folder)) == f"cannot write the backup to {folder}: No space left on device"
+
+    assert small_disk.free >= before
+    BackupFolder(folder).checked_manifest()
+    small_disk.empty()
+    assert "3 new images" in ok(site.backup(folder))
 
 
 def test_a_version_that_cannot_be_had_is_named_and_all_else_is_in_the_backup(
