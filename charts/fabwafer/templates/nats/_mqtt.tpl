@@ -14,7 +14,7 @@
 {{/* What a client within the release needs to trust the listener. */}}
 {{- define "fabwafer.mqttTrustEnv" -}}
 {{- if .Values.mqtt.tls.enabled }}
-- {name: FABWAFER_MQTT_CA_FILE, value: /run/mqtt-tls/{{ .Values.mqtt.tls.caKey }}}
+- {name: FABWAFER_MQTT_CA_FILE, value: /run/mqtt-tls/tls.crt}
 {{- end }}
 {{- end }}
 
@@ -25,7 +25,7 @@
     secretName: {{ include "fabwafer.mqttSecret" . | quote }}
     defaultMode: 0440
     items: # not its key
-      - {key: {{ .Values.mqtt.tls.caKey }}, path: {{ .Values.mqtt.tls.caKey }}}
+      - {key: tls.crt, path: tls.crt}
 {{- end }}
 {{- end }}
 
