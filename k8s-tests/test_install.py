@@ -86,7 +86,7 @@ async def test_messages_of_devices_in_the_field_are_recorded_and_answered(releas
             if answer.get("source") == "cluster":  # the device hears its own too
                 break
     assert answer["imgid"] == "img3"
-    assert answer["probability"] > 0.5
+    assert answer["prediction"]
     await release.until_recorded("faba", ["img3"])
     rows = [json.loads(line) for line in (await release.fabwafer("records", "--json")).splitlines()]
     assert {row["imgid"] for row in rows} >= {"img1", "img2", "img3"}
@@ -98,7 +98,7 @@ async def test_images_of_a_camera_in_the_cluster_are_classified_once_each(releas
     await ledger.check(release)
 
 
-async def test_a_pod_without_a_role_reaches_the_listener_for_devices_alone(release: Release) -> None:
+async def test_a_pod_without_a_role_reaches_the_listener_for_devices_and_metrics_alone(release: Release) -> None:
     services = [one for one in await release.objects("services") if isinstance(one, Service)]
     targets = [(one.name, int(port.port)) for one in services for port in one.spec.ports]
     assert ("wafer-model", 80) in targets
@@ -108,7 +108,7 @@ async def test_a_pod_without_a_role_reaches_the_listener_for_devices_alone(relea
     container = {"name": "nobody", "image": images.BRIDGE}
     container["command"] = ["python", "-c", _TRY_EVERYTHING, json.dumps(targets)]  # type: ignore[assignment]
     reached = json.loads(await release.namespace.run_to_end(restricted_pod(container)))
-    assert reached == [["fabwafer-mqtt", 1883]]
+    assert [one for one in reached if one[1] != 8082] == [["fabwafer-mqtt", 1883]]  # 8082: metrics of TorchServe
 
 
 async def test_every_pod_of_the_release_meets_restricted_and_only_the_reconciler_has_a_token(release: Release) -> None:

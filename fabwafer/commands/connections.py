@@ -67,15 +67,16 @@ async def open_bus(data: Path | None) -> "AsyncIterator[Client]":
         SystemNotFoundError: There is no such system.
         BusUnavailableError: The bus does not answer, or stopped answering or refused something within the body.
     """
-    import nats
     from nats.errors import Error as NatsError
     from nats.js.errors import APIError
 
+    from fabwafer.commands.bus import PatientClient
     from fabwafer.service.addresses import split_credentials
 
     bus = split_credentials(address("nats_url", data))
+    client = PatientClient()
     try:
-        client = await nats.connect(
+        await client.connect(
             bus.servers,
             user=bus.user,
             password=bus.password,

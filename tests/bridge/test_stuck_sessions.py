@@ -30,6 +30,18 @@ async def until_held(js: JetStreamContext, messages: int, reading: RawMqtt) -> N
             await asyncio.sleep(0.05)
 
 
+async def until_acknowledged(js: JetStreamContext, reading: RawMqtt) -> None:
+    """Wait until the sessions have acknowledged all that was sent, while a device reads it."""
+    async with asyncio.timeout(30):
+        while any(
+            one.num_pending or one.num_ack_pending
+            for one in await js.consumers_info(streams.MQTT)
+            if one.name != streams.INTAKE
+        ):
+            assert reading.alive()
+            await asyncio.sleep(0.05)
+
+
 async def test_what_a_session_holds_without_acknowledging_is_released(fab: Fab) -> None:
     js = fab.bus.jetstream()
     config = (await js.stream_info(streams.MQTT)).config
@@ -75,4 +87,5 @@ async def test_a_device_that_acknowledges_is_never_touched(fab: Fab, qos: int) -
         assert theirs.publish(f"fabwafer/faba/theirs/img/{number}", IMAGE)
     assert theirs.alive()
     await until_held(js, 4, theirs)
+    await until_acknowledged(js, theirs)
     assert await stuck_sessions.release(js, patience=0) == []
