@@ -11,8 +11,8 @@ The tree, by the module that raises:
 - commands: `SystemNotFoundError`, `BusUnavailableError`
 - edge: `CameraRefusedError`, `NothingSentError`
 - bridge: `BackupError`, `DeviceError`, `DevicesUnavailableError`, `ModelServerError` > `AnswerError`,
-  `NeverStoredError`, `ReloadRefusedError`, `StreamsMissingError`, `StreamsRefusedError`, `UnknownDeadLetterError`,
-  `WebhookError`
+  `NeverStoredError`, `NotHeldError`, `ReloadRefusedError`, `StreamsMissingError`, `StreamsRefusedError`,
+  `UnknownDeadLetterError`, `WebhookError`
 - handlers: `BadRequestError`
 - training-job: `DataError` > `UnreachableError`
 - local: `StackError`, `PartFailedError`

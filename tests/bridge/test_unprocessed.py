@@ -16,6 +16,7 @@ from fabwafer.messages.headers import MESSAGE_ID, MQTT_PUBLISH
 from fabwafer_bridge.publisher import Publisher
 from fabwafer_bridge.streams import CLASSIFY, DEAD, DURABLES, IMAGES, INTAKE, MQTT, PREDICTIONS, RECORD
 from fabwafer_bridge.unprocessed import (
+    NotHeldError,
     StreamMessage,
     StreamsMissingError,
     held,
@@ -157,6 +158,19 @@ async def test_what_is_processed_while_it_is_held_is_read_all_the_same_and_goes_
         assert {info.name for info in await js.consumers_info(stream)} == {
             durable.name for durable in DURABLES.values() if durable.stream == stream
         }
+
+
+async def test_what_the_bus_did_not_hold_to_the_end_is_not_taken_for_all(bus: Client) -> None:
+    js = bus.jetstream()
+
+    async def let_go_too_early() -> None:
+        ours = {durable.name for durable in DURABLES.values()}
+        async with held(js):
+            [holder] = [info.name for info in await js.consumers_info(IMAGES) if info.name not in ours]
+            await js.delete_consumer(IMAGES, holder)
+
+    with pytest.raises(NotHeldError, match="held IMAGES no longer than 900 s"):
+        await let_go_too_early()
 
 
 @pytest.mark.parametrize("moment", [DEAD, MQTT, IMAGES, PREDICTIONS])
