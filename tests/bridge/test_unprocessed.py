@@ -57,7 +57,10 @@ def another_server(tmp_path: Path) -> Iterator[NatsServer]:
 
 async def take(js: JetStreamContext, stream: str, durable: str, count: int = 1) -> list[Msg]:
     """Fetch messages as a consumer does."""
-    found: list[Msg] = await (await js.pull_subscribe_bind(durable, stream=stream)).fetch(count, timeout=5)
+    subscription = await js.pull_subscribe_bind(durable, stream=stream)
+    found: list[Msg] = []
+    while len(found) < count:  # a fetch returns what is there
+        found += await subscription.fetch(count - len(found), timeout=5)
     return found
 
 
