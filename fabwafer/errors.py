@@ -13,7 +13,7 @@ The tree, by the module that raises:
 - commands: `SystemNotFoundError`, `BusUnavailableError`, `NothingToImportError`
 - edge: `CameraRefusedError`, `NothingSentError`
 - bridge: `BackupError`, `CertificateError`, `DeviceError`, `DevicesUnavailableError`, `ModelServerError` >
-  `AnswerError`, `NeverStoredError`, `ReloadRefusedError`, `SmokeTestError`, `StreamsMissingError`,
+  `AnswerError`, `NeverStoredError`, `NotHeldError`, `ReloadRefusedError`, `SmokeTestError`, `StreamsMissingError`,
   `StreamsRefusedError`, `UnknownDeadLetterError`, `WebhookError`
 - handlers: `BadRequestError`
 - training-job: `DataError` > `UnreachableError`

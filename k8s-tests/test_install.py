@@ -25,14 +25,16 @@ SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
 
 _TRY_EVERYTHING = """
 import json, socket, sys
-open_ports = []
-for host, port in json.loads(sys.argv[1]):
+from concurrent.futures import ThreadPoolExecutor
+def is_open(target):
     try:
-        socket.create_connection((host, port), timeout=3).close()
-        open_ports.append([host, port])
+        socket.create_connection(target, timeout=5).close()
     except OSError:
-        pass
-print(json.dumps(open_ports))
+        return False
+    return True
+targets = [tuple(target) for target in json.loads(sys.argv[1])]
+with ThreadPoolExecutor(50) as pool:
+    print(json.dumps([target for target, found in zip(targets, pool.map(is_open, targets)) if found]))
 """
 
 

@@ -17,7 +17,7 @@ from fabwafer.records import Records
 from fabwafer.records.dump import Moment, dump_file, read_rows
 from fabwafer.records.image_archives import ArchiveWriter, EarlierPlaces
 from fabwafer.records.tables import rollouts
-from fabwafer_bridge.backup_folder import BackupError, BackupFolder, Manifest
+from fabwafer_bridge.backup_folder import BackupError, BackupFolder, FileEntry, Manifest
 from fabwafer_bridge.devices import Devices, DevicesUnavailableError
 from fabwafer_bridge.unprocessed import held, unprocessed
 
@@ -136,20 +136,31 @@ class Backup:
 
         Raises:
             RecordsUnavailableError: The database cannot answer now.
-            StoreError: The store does not answer.
         """
         folders: dict[str, str] = {}
-        for version in store.names():
-            try:
-                folders[version] = self._earlier_version(store, version) or self._copy_version(store, version)
-            except StoreError as error:
-                self.missing.append(str(error))
+        try:
+            there = store.names()
+        except StoreError as error:  # the records must not go without a backup for it
+            self.missing.append(str(error))
+            there = list(self._earlier.models if self._earlier else ())
+            folders = {version: folder for version in there if (folder := self._earlier_folder(version))}
+        else:
+            for version in there:
+                try:
+                    folder = self._same_earlier_folder(store, version) or self._copy_version(store, version)
+                except StoreError as error:
+                    self.missing.append(str(error))
+                    folder = self._earlier_folder(version) or ""
+                if folder:
+                    folders[version] = folder
+        for folder in folders.values():
+            self._fields["files"] |= self._earlier_files(folder)
         rollout = records.rollout()
         named = {rollout.champion, rollout.candidate} - {None} if rollout else set()
         self.missing += [
             f"version {version}, which the records name, is not in the model store {store}"
             for version in sorted(map(str, named))
-            if version not in store.names()
+            if version not in there
         ]
         self._fields["models"] = folders
         self._say(f"{len(folders)} versions of the model")
@@ -176,19 +187,25 @@ class Backup:
     def _archive(self, name: str) -> str:
         return self._folder.name_of(self._folder.images / name)
 
-    def _earlier_version(self, store: Store, version: str) -> str | None:
+    def _same_earlier_folder(self, store: Store, version: str) -> str | None:
         """Return the folder of a version that the backup has already; None where it has none, or another one."""
-        folder = self._earlier.models.get(version) if self._earlier else None
-        if folder is None or self._earlier is None:
+        folder = self._earlier_folder(version)
+        if folder and (self._folder.path / folder / CARD_NAME).read_bytes() == store.read(version, CARD_NAME):
+            return folder
+        return None
+
+    def _earlier_folder(self, version: str) -> str | None:
+        """Return the folder of the version of that name in the earlier backup; None where there is no whole one."""
+        if self._earlier is None or version not in self._earlier.models:
             return None
-        entries = {name: entry for name, entry in self._earlier.files.items() if name.startswith(f"{folder}/")}
-        if not all(self._folder.whole(self._earlier, name) for name in entries):
-            return None
-        card = self._folder.path / folder / CARD_NAME
-        if not card.exists() or card.read_bytes() != store.read(version, CARD_NAME):
-            return None
-        self._fields["files"] |= entries
-        return folder
+        folder = self._earlier.models[version]
+        files = self._earlier_files(folder)
+        whole = f"{folder}/{CARD_NAME}" in files and all(self._folder.whole(self._earlier, name) for name in files)
+        return folder if whole else None
+
+    def _earlier_files(self, folder: str) -> dict[str, FileEntry]:
+        files = self._earlier.files if self._earlier else {}
+        return {name: entry for name, entry in files.items() if name.startswith(f"{folder}/")}
 
     def _copy_version(self, store: Store, version: str) -> str:
         target = self._folder.models(self._run) / version

@@ -23,14 +23,18 @@ STREAMS: Final = (DEAD, MQTT, IMAGES, PREDICTIONS, DEAD)
 letters are read first, too: a replay takes one back to where it came from."""
 
 _HELD: Final = (IMAGES, PREDICTIONS)
-_HELD_SECONDS: Final = 300.0
-"""After which the bus lets go of what a process that was killed has held."""
+_HELD_SECONDS: Final = 900.0
+"""After which the bus lets go by itself, for a process that was killed; a million messages are read in this time."""
 _MESSAGES_AT_ONCE: Final = 64
 _BYTES_AT_ONCE: Final = 16 * 1024**2
 
 
 class StreamsMissingError(FabwaferError):
     """The bus does not have the streams, or not their durable consumers. The text says what to do."""
+
+
+class NotHeldError(FabwaferError):
+    """The bus did not hold what is unprocessed until it was read. The text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ async def held(js: JetStreamContext) -> AsyncIterator[dict[str, int]]:
         By stream, the sequence up to which all was processed at the beginning, for `unprocessed`.
 
     Raises:
+        NotHeldError: The bus let go before the body had ended.
         StreamsMissingError: The streams are not there.
         nats.errors.Error: The bus is away.
         TimeoutError: The bus does not answer.
@@ -72,11 +77,12 @@ async def held(js: JetStreamContext) -> AsyncIterator[dict[str, int]]:
     config = ConsumerConfig(
         deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.EXPLICIT, inactive_threshold=_HELD_SECONDS
     )
+    holders: dict[str, str] = {}
     async with AsyncExitStack() as stack:
         try:
             for stream in _HELD:
-                holder = await js.add_consumer(stream, config)
-                stack.push_async_callback(_let_go, js, stream, holder.name)
+                holders[stream] = (await js.add_consumer(stream, config)).name
+                stack.push_async_callback(_let_go, js, stream, holders[stream])
             processed = await _processed(js)
         except NotFoundError as error:
             raise StreamsMissingError(
@@ -84,6 +90,14 @@ async def held(js: JetStreamContext) -> AsyncIterator[dict[str, int]]:
                 "`fabwafer streams` first"
             ) from None
         yield processed
+        for stream, holder in holders.items():
+            try:
+                await js.consumer_info(stream, holder)
+            except NotFoundError:
+                raise NotHeldError(
+                    f"the bus held {stream} no longer than {_HELD_SECONDS:g} s, and what waits on it took longer to "
+                    "read: try again when fewer messages wait"
+                ) from None
 
 
 async def _let_go(js: JetStreamContext, stream: str, consumer: str) -> None:

@@ -472,6 +472,23 @@ def test_a_version_that_cannot_be_had_is_named_and_all_else_is_in_the_backup(
     assert open_store(another.store).names() == ["shipped", CHAMPION]
 
 
+def test_a_store_that_does_not_answer_keeps_no_record_from_the_backup_and_its_versions_stay(
+    tmp_path: Path, site: Site, another: Site
+) -> None:
+    folder = tmp_path / "backup"
+    fill(site)
+    ok(site.backup(folder))
+    with Records(site.database) as records:
+        records.store_shots([shot(b"a new image", imgid="new")])
+    (tmp_path / "file").write_text("")
+    away = Site(site.server, site.database, str(tmp_path / "file"), site.inference)
+
+    assert "cannot be used: Not a directory" in refused(away.backup(folder))
+
+    ok(another.restore(folder))
+    assert holdings(another) == holdings(site)
+
+
 def test_a_champion_that_is_not_in_the_store_is_named(tmp_path: Path, site: Site) -> None:
     with Records(site.database) as records:
         records.set_rollout("v9", author="kim")

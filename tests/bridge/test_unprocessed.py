@@ -1,5 +1,6 @@
 """Messages that are not processed yet are read without disturbing anybody, and published again elsewhere."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from fabwafer.messages.headers import MESSAGE_ID, MQTT_PUBLISH
 from fabwafer_bridge.publisher import Publisher
 from fabwafer_bridge.streams import CLASSIFY, DEAD, DURABLES, IMAGES, INTAKE, MQTT, PREDICTIONS, RECORD
 from fabwafer_bridge.unprocessed import (
+    NotHeldError,
     StreamMessage,
     StreamsMissingError,
     held,
@@ -23,8 +25,8 @@ from fabwafer_bridge.unprocessed import (
     unprocessed,
     waiting,
 )
-from tests.support.nats_servers import NatsServer
-from tests.support.streams import make_streams
+from tests.support.nats_servers import NatsCluster, NatsServer
+from tests.support.streams import PATIENCE, make_streams
 
 DEVICE_IMAGE = "$MQTT.msgs.fabwafer.f.c.img.w"
 DEVICE_PREDICTION = "$MQTT.msgs.fabwafer.f.c.prediction.w"
@@ -55,7 +57,10 @@ def another_server(tmp_path: Path) -> Iterator[NatsServer]:
 
 async def take(js: JetStreamContext, stream: str, durable: str, count: int = 1) -> list[Msg]:
     """Fetch messages as a consumer does."""
-    found: list[Msg] = await (await js.pull_subscribe_bind(durable, stream=stream)).fetch(count, timeout=5)
+    subscription = await js.pull_subscribe_bind(durable, stream=stream)
+    found: list[Msg] = []
+    while len(found) < count:  # a fetch returns what is there
+        found += await subscription.fetch(count - len(found), timeout=5)
     return found
 
 
@@ -112,11 +117,35 @@ async def test_what_a_consumer_has_in_hand_is_read_too_and_stays_in_its_hands(bu
     await held.ack_sync()
 
 
-async def test_what_is_processed_while_it_is_held_is_read_all_the_same_and_goes_then(bus: Client) -> None:
-    js = bus.jetstream()
+@pytest_asyncio.fixture(params=["one server", "three servers"])
+async def any_bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Client]:
+    """A bus of one server, and one whose streams have three copies."""
+    if request.param == "one server":
+        with NatsServer(tmp_path / "nats") as server:
+            async with connected(server) as client:
+                yield client
+    else:
+        with NatsCluster(tmp_path / "nats") as cluster:
+            urls = ",".join(cluster.urls)
+            await make_streams(urls, replicas=3)
+            client = await nats.connect(urls.split(","))
+            yield client
+            await client.close()
+
+
+async def until_empty(js: JetStreamContext, stream: str) -> None:
+    """Wait until a stream holds nothing: three servers agree a moment later."""
+    async with asyncio.timeout(PATIENCE):
+        while (await js.stream_info(stream)).state.messages:  # noqa: ASYNC110 - the bus has to be asked
+            await asyncio.sleep(0.05)
+
+
+async def test_what_is_processed_while_it_is_held_is_read_all_the_same_and_goes_then(any_bus: Client) -> None:
+    js = any_bus.jetstream()
     await js.publish(IMAGE, b"long done")
     await acknowledge(js, IMAGES, CLASSIFY)
     await acknowledge(js, IMAGES, RECORD)
+    await until_empty(js, IMAGES)
     await js.publish(IMAGE, b"before")
     async with held(js) as processed:
         # Somebody looks at the records now: of these images there is nothing in them, or not all.
@@ -128,10 +157,23 @@ async def test_what_is_processed_while_it_is_held_is_read_all_the_same_and_goes_
         found = [(one.stream, one.payload) async for one in unprocessed(js, processed)]
     assert found == [(IMAGES, b"before"), (IMAGES, b"meanwhile"), (PREDICTIONS, b"prediction")]
     for stream in (IMAGES, PREDICTIONS):
-        assert (await js.stream_info(stream)).state.messages == 0
-        assert [info.name for info in await js.consumers_info(stream)] == [
+        await until_empty(js, stream)
+        assert {info.name for info in await js.consumers_info(stream)} == {
             durable.name for durable in DURABLES.values() if durable.stream == stream
-        ]
+        }
+
+
+async def test_what_the_bus_did_not_hold_to_the_end_is_not_taken_for_all(bus: Client) -> None:
+    js = bus.jetstream()
+
+    async def let_go_too_early() -> None:
+        ours = {durable.name for durable in DURABLES.values()}
+        async with held(js):
+            [holder] = [info.name for info in await js.consumers_info(IMAGES) if info.name not in ours]
+            await js.delete_consumer(IMAGES, holder)
+
+    with pytest.raises(NotHeldError, match="held IMAGES no longer than 900 s"):
+        await let_go_too_early()
 
 
 @pytest.mark.parametrize("moment", [DEAD, MQTT, IMAGES, PREDICTIONS])
