@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run install test coverage chaos k8s-test bench checkov lint clean
+.PHONY: run install test coverage chaos k8s-test kind bench checkov lint clean
 
 run: $(VENV)/run.installed  ## install what a local system needs, start it, show wafers coming in
 	$(BIN)/fabwafer up
@@ -22,6 +22,9 @@ chaos: install  ## the kill tests, ten rounds each
 
 k8s-test: install  ## the tests in a cluster; k8s-tests/README.md says what they need
 	$(BIN)/python -m pytest k8s-tests $(PYTEST_ARGS)
+
+kind:  ## the images, a cluster by kind, and the chart on it; needs Docker, kind and helm
+	charts/on-kind
 
 bench: install  ## the numbers in docs/benchmarks.md
 	$(BIN)/python -m benchmarks.flow

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import images
 from helm import CHART, VALUES, helm
 from kr8s.asyncio.objects import Deployment, Pod
 from namespaces import PATIENCE, FailedError, Namespace, ready
@@ -51,7 +52,7 @@ class Release:
 
     async def _change(self, how: str, *arguments: str) -> None:
         patience = ("--wait", "--timeout", f"{PATIENCE}s")
-        await self.helm(how, NAME, str(CHART), "-f", str(VALUES), *patience, *arguments)
+        await self.helm(how, NAME, str(CHART), "-f", str(VALUES), *images.chart_values(), *patience, *arguments)
         await self.until_ready()
 
     async def until_ready(self) -> None:

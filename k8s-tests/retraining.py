@@ -47,8 +47,8 @@ async def start(namespace: Namespace, *options: str) -> Job:
         namespace: Where to start it.
         options: Options of the command.
     """
-    secret = ("--set", "credentials.existingSecret=none")
-    rendered = await helm("template", "fabwafer", str(CHART), "-f", str(VALUES), "--show-only", _TEMPLATE, *secret)
+    settings = ("-f", str(VALUES), *images.chart_values(), "--set", "credentials.existingSecret=none")
+    rendered = await helm("template", "fabwafer", str(CHART), "--show-only", _TEMPLATE, *settings)
     spec = yaml.safe_load(rendered)["spec"]["jobTemplate"]["spec"]
     pod = spec["template"]["spec"]
     [container] = pod["containers"]
