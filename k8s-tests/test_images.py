@@ -50,6 +50,13 @@ fabwafer model list --store /store --json
 """
 
 
+@pytest.fixture
+async def namespace(namespace: Namespace) -> Namespace:
+    """A namespace with a model store."""
+    await namespace.add_store()
+    return namespace
+
+
 async def output(namespace: Namespace, image: str, *command: str) -> str:
     """Run a command in an image to its end; return what it printed."""
     container = {"name": "command", "image": image, "command": list(command)}
