@@ -68,12 +68,12 @@ class Release:
         found = await self.namespace.pods(f"app.kubernetes.io/component={component}")
         return [pod for pod in found if "deletionTimestamp" not in pod.metadata]
 
-    async def until_replaced(self, component: str, gone: Pod) -> None:
-        """Wait until another pod of a part is ready in place of one, and messages are classified."""
+    async def until_replaced(self, component: str, gone: Pod, of: int = 1) -> None:
+        """Wait until another pod of a part is ready in place of one `of` several, and messages are classified."""
         deadline = time.monotonic() + PATIENCE
         while True:
             others = [pod for pod in await self.pods(component) if pod.metadata.uid != gone.metadata.uid]
-            if others and all([await pod.ready() for pod in others]):
+            if len(others) == of and all([await pod.ready() for pod in others]):
                 break
             if time.monotonic() > deadline:
                 raise FailedError(f"no pod took the place of {gone.name}")
