@@ -77,6 +77,7 @@ def fill(records: Records) -> None:
     records.add_review("fab1", "cam1", "img2", label="Donut", reviewer="kim", note="sure", at=9)
     records.set_rollout("v1", author="kim", candidate="v2", share=0.1, at=10)
     records.set_rollout("v2", author="kim", at=11)
+    records.set_rollout("v2", author="fabwafer", at=12, refused="v3", reason="its pod was not ready")
 
 
 def all_rows(url: str) -> dict[str, list[tuple[Any, ...]]]:
