@@ -134,14 +134,14 @@ def test_an_image_comes_back_as_a_prediction_on_mqtt_and_stands_in_the_records(r
         assert device.publish(f"fabwafer/faba/{camera}/img/w1", image_message(camera, "w1", wafer_image(), lot="L9"))
         (record,) = predicted(running, camera, 1)
         wait_until(lambda: any("/prediction/" in topic for topic, _ in device.received), "the prediction on MQTT")
-    said = next(json.loads(body) for topic, body in device.received if topic.endswith("/prediction/w1"))
+    answer = next(json.loads(body) for topic, body in device.received if topic.endswith("/prediction/w1"))
     (prediction,) = record.predictions
-    assert (prediction.source, prediction.prediction) == ("cluster", said["prediction"])
+    assert (prediction.source, prediction.prediction) == ("cluster", answer["prediction"])
     assert prediction.timestamp == record.shots[0].timestamp == 1554134552946
     assert prediction.wafer is True
     assert prediction.map is not None
-    assert said["map"]["failed"] == prediction.map.failed
-    assert (said["lot"], said["source"], said["model"]) == ("L9", "cluster", prediction.model)
+    assert answer["map"]["failed"] == prediction.map.failed
+    assert (answer["lot"], answer["source"], answer["model"]) == ("L9", "cluster", prediction.model)
     with Records(running.database_url) as records:
         assert records.image("faba", camera, "w1") == wafer_image()
 
@@ -231,13 +231,13 @@ def test_the_workshops_own_messages_are_taken(running: Running) -> None:
         wait_until(
             lambda: sum(len(r.predictions) for r in running.records("camera1") if r.imgid[:3] == "img") >= 4, "all"
         )
-    said = {
+    recorded = {
         (record.imgid, p.source): (p.prediction, p.alert)
         for record in running.records("camera1")
         if record.imgid[:3] == "img"
         for p in record.predictions
     }
-    assert said == {
+    assert recorded == {
         ("img1", "device"): ("none", False),
         ("img2", "device"): ("Loc", False),
         ("img3", "device"): ("Loc", True),
@@ -424,10 +424,10 @@ async def test_a_device_that_retains_its_images_cannot_fill_the_disk(running: Ru
             predicted(running, camera, 1)
 
     await asyncio.to_thread(retain)
-    kept = await bus.jetstream().stream_info(streams.RETAINED)
-    assert kept.state.messages == 1
-    assert kept.config.max_msgs_per_subject == 1
-    assert 0 < kept.config.max_bytes <= StreamSettings().stream_max_bytes // streams.SIDE_SHARE
+    retained = await bus.jetstream().stream_info(streams.RETAINED)
+    assert retained.state.messages == 1
+    assert retained.config.max_msgs_per_subject == 1
+    assert 0 < retained.config.max_bytes <= StreamSettings().stream_max_bytes // streams.SIDE_SHARE
 
 
 def test_metrics_and_health_tell_what_happened(running: Running) -> None:

@@ -82,20 +82,20 @@ def test_an_image_comes_back_as_a_prediction_and_goes_round_no_more(
         gateway.stop()
         bridge.stop()
 
-    topic, said = next(each for each in listener.heard if each[0].endswith("/w1") and "/prediction/" in each[0])
+    topic, answer = next(each for each in listener.heard if each[0].endswith("/w1") and "/prediction/" in each[0])
     assert topic == "fabwafer/fab1/cam1/prediction/w1"
-    assert (said["source"], said["lot"], said["timestamp"]) == ("cluster", "L7", 1_700_000_000_000)
-    assert recorded == {("w1", "cluster", said["model"]), ("own", "device", "own")}
+    assert (answer["source"], answer["lot"], answer["timestamp"]) == ("cluster", "L7", 1_700_000_000_000)
+    assert recorded == {("w1", "cluster", answer["model"]), ("own", "device", "own")}
 
 
 def announce(bus: NatsServer, kind: str, imgid: str, headers: dict[str, str]) -> None:
-    said = Prediction(
+    prediction = Prediction(
         imgid=imgid, timestamp=1, fab="fab1", camera="cam1", prediction="Loc", probability=0.9, source="cluster"
     )
 
     async def publish() -> None:
         client = await nats.connect(bus.url)
-        await client.publish(f"fabwafer.fab1.cam1.{kind}.{imgid}", said.to_json(), headers=headers)
+        await client.publish(f"fabwafer.fab1.cam1.{kind}.{imgid}", prediction.to_json(), headers=headers)
         await client.close()
 
     asyncio.run(publish())
@@ -113,15 +113,15 @@ def test_predictions_and_alerts_of_the_cluster_reach_listeners_on_the_external_b
         "fabwafer/fab1/cam1/prediction/clusters",
         "fabwafer/fab1/cam1/alert/alarming",
     ]
-    assert all(said["prediction"] == "Loc" for _, said in listener.heard)
+    assert all(answer["prediction"] == "Loc" for _, answer in listener.heard)
 
 
 def test_what_another_gateway_sent_out_does_not_come_in(gateway: Gateway, bus: NatsServer, camera: Publisher) -> None:
-    said = Prediction(
+    prediction = Prediction(
         imgid="p1", timestamp=1, fab="fab1", camera="cam1", prediction="Loc", probability=0.9, source="cluster"
     )
-    camera.publish("fabwafer/fab1/cam1/prediction/p1", said.to_json())
-    camera.publish("fabwafer/fab1/cam1/prediction/p2", said.model_copy(update={"source": "device"}).to_json())
+    camera.publish("fabwafer/fab1/cam1/prediction/p1", prediction.to_json())
+    camera.publish("fabwafer/fab1/cam1/prediction/p2", prediction.model_copy(update={"source": "device"}).to_json())
 
     wait_until(lambda: gateway.metric("ignored") == 1 and gateway.metric("passed") == 1, "both are seen")
     assert gateway.metric("ignored") == 1

@@ -134,6 +134,7 @@ def test_a_string_that_looks_like_something_else_stays_a_string(helm: Helm) -> N
 
     given = odd(yaml.safe_load((CHART / "values.yaml").read_text()), 0)
     given = merged(given, {"mqtt": {"tls": {"enabled": True}, "service": {"type": "LoadBalancer"}}})
+    given = merged(given, {"mqtt": {"tls": {"issuer": {"name": ""}}}, "backup": {"enabled": True}})
     given = merged(
         given,
         {"externalDatabase": {"url": ""}, "nats": {"storage": {"size": "99Gi"}}, "imagePullSecrets": ["1e3", "y"]},
@@ -176,7 +177,7 @@ def test_every_variable_of_ours_is_one_of_the_programs_settings(each: list[Objec
         for pod in pods(each)
         for container in pod.containers
         for variable in container.get("env", [])
-        if variable["name"].startswith("FABWAFER_") and pod.name != "fabwafer-rollout"
+        if variable["name"].startswith("FABWAFER_")
     }
     assert len(names) > 10
     # The user of an address and the file with its password are found by the name of the address.

@@ -33,6 +33,12 @@ EXTERNAL = {"postgresql": {"enabled": False}, "externalDatabase": {"url": "postg
         ),
         ("mqtt.tls.enabled", True, "mqtt.tls.existingSecret is missing"),
         ("mqtt.tls.existingSecret", "a", "mqtt.tls.existingSecret is set and mqtt.tls.enabled is false"),
+        ("mqtt.tls.issuer.name", "a", "mqtt.tls.issuer.name is set and mqtt.tls.enabled is false"),
+        (
+            "mqtt.tls",
+            {"enabled": True, "existingSecret": "a", "issuer": {"name": "b"}},
+            "mqtt.tls.issuer.name and mqtt.tls.existingSecret are both set",
+        ),
         ("mqtt.service.nodePort", 30000, "mqtt.service.nodePort is set and mqtt.service.type is ClusterIP"),
         ("mqtt.service.loadBalancerSourceRanges", ["10.0.0.0/8"], "only LoadBalancer has source ranges"),
         ("postgresql.enabled", False, "externalDatabase.url is missing"),

@@ -111,7 +111,6 @@ def other(leaf: source.Value) -> Any:
             return {"changed": "yes"}
 
 
-# Nothing retrains yet.
 @pytest.fixture(scope="module")
 def installed(helm: Helm) -> dict[str, str]:
     """What each of the files installs."""

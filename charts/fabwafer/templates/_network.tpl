@@ -2,13 +2,15 @@
 
 {{- /* A peer: pods of this release by their components. (list . "bridge" "setup") */ -}}
 {{- define "fabwafer.peers" -}}
-{{- $root := index . 0 -}}
-- podSelector:
-    matchLabels:
-      app.kubernetes.io/name: fabwafer
-      app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
-    matchExpressions:
-      - {key: app.kubernetes.io/component, operator: In, values: {{ toJson (rest .) }}}
+- podSelector: {{- include "fabwafer.pods" . | nindent 4 }}
+{{- end }}
+{{- /* A selector of such pods. */ -}}
+{{- define "fabwafer.pods" -}}
+matchLabels:
+  app.kubernetes.io/name: fabwafer
+  app.kubernetes.io/instance: {{ (index . 0).Release.Name | quote }}
+matchExpressions:
+  - {key: app.kubernetes.io/component, operator: In, values: {{ toJson (rest .) }}}
 {{- end }}
 {{- define "fabwafer.metricsPeers" -}}
 {{- if .Values.networkPolicy.metricsFrom }}
@@ -30,6 +32,9 @@ metadata:
 {{- end }}
 {{- define "fabwafer.bucketPorts" -}}
 - {port: {{ include "fabwafer.urlPort" (default "https://s3.amazonaws.com" .Values.modelStore.s3Endpoint) }}}
+{{- if not .Values.modelStore.s3Secret }}
+- {port: 80} # the nodes' own rights, asked for at 169.254.169.254
+{{- end }}
 {{- end }}
 
 {{/* Peers outside the release: those that networkPolicy.outside names, else any address. */}}

@@ -8,6 +8,12 @@ by itself is in values.schema.json. */}}
 {{- if and .tls.existingSecret (not .tls.enabled) }}
 - mqtt.tls.existingSecret is set and mqtt.tls.enabled is false: devices would send their passwords unencrypted
 {{- end }}
+{{- if and .tls.issuer.name (not .tls.enabled) }}
+- mqtt.tls.issuer.name is set and mqtt.tls.enabled is false: devices would send their passwords unencrypted
+{{- end }}
+{{- if and .tls.issuer.name .tls.existingSecret }}
+- mqtt.tls.issuer.name and mqtt.tls.existingSecret are both set: cert-manager would overwrite that Secret
+{{- end }}
 {{- if and .service.nodePort (eq .service.type "ClusterIP") }}
 - mqtt.service.nodePort is set and mqtt.service.type is ClusterIP, which has no port on the nodes: set it to NodePort or LoadBalancer
 {{- end }}

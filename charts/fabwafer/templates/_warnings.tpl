@@ -4,9 +4,13 @@
 {{- include "fabwafer.missingSecrets" . }}
 {{- if not .Release.IsUpgrade }}{{ include "fabwafer.missingStorageClass" . }}{{ end }}
 {{- end }}
-{{- if and (gt (int .Values.predictor.replicas) 1) (not .Values.modelStore.url) (not (has "ReadWriteMany" .Values.modelStore.storage.accessModes)) }}
-- predictor.replicas is {{ .Values.predictor.replicas }}, and modelStore.storage.accessModes has no ReadWriteMany: the pods
+{{- if and (not .Values.modelStore.url) (not (has "ReadWriteMany" .Values.modelStore.storage.accessModes)) }}
+{{- range $name, $count := dict "bridge.replicas" .Values.bridge.replicas "predictor.replicas" .Values.predictor.replicas "retraining.workers" .Values.retraining.workers }}
+{{- if gt (int $count) 1 }}
+- {{ $name }} is {{ $count }}, and modelStore.storage.accessModes has no ReadWriteMany: the pods
 can only run on one node.
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -42,6 +46,7 @@ can only run on one node.
 {{- $claims := dict "nats" .Values.nats.storage }}
 {{- if .Values.postgresql.enabled }}{{ $_ := set $claims "postgresql" .Values.postgresql.storage }}{{ end }}
 {{- if not .Values.modelStore.url }}{{ $_ := set $claims "modelStore" .Values.modelStore.storage }}{{ end }}
+{{- if and .Values.backup.enabled (not .Values.backup.existingClaim) }}{{ $_ := set $claims "backup" .Values.backup.storage }}{{ end }}
 {{- $unnamed := list }}
 {{- range $part, $claim := $claims }}
 {{- if not $claim.storageClassName }}{{ $unnamed = append $unnamed (printf "%s.storage.storageClassName" $part) }}{{ end }}
