@@ -61,7 +61,10 @@ class Backup:
             return
         file = dump_file(self._folder.records(self._earlier.run), rollouts.name)
         if not self._folder.unchanged(self._earlier, self._folder.name_of(file)):
-            return
+            raise BackupError(
+                f"the backup in {self._folder.path} is damaged, and it cannot be told whether it is of this system: "
+                f"{self._folder.name_of(file)} is not what its manifest describes. Name another folder"
+            )
         here = {(one.number, one.champion, one.time) for one in records.rollouts()}
         if any((row["id"], row["champion"], row["time"]) not in here for row in read_rows(file)):
             raise BackupError(
@@ -140,6 +143,8 @@ class Backup:
         folders: dict[str, str] = {}
         try:
             there = store.names()
+            if not there and self._earlier is not None and self._earlier.models:  # not mounted, for example
+                raise StoreError(f"the model store {store} is empty")
         except StoreError as error:  # the records must not go without a backup for it
             self.missing.append(str(error))
             there = list(self._earlier.models if self._earlier else ())

@@ -193,7 +193,8 @@ class BackupFolder:
 
     def replace_manifest(self, manifest: Manifest) -> None:
         """Make the files of a manifest the backup."""
-        for folder in {(self.path / name).parent for name in manifest.files} | {self.path / name for name in _OWN}:
+        above = {folder for name in manifest.files for folder in (self.path / name).parents}
+        for folder in {one for one in above if one.is_relative_to(self.path)} | {self.path / name for name in _OWN}:
             _flush(folder)
         replace_file(self.path / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
         _flush(self.path)

@@ -112,7 +112,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         ListenerCertificate(arguments.source, arguments.copy).take_over()
-    except CertificateError as error:
+    except (CertificateError, OSError) as error:
         if not (arguments.copy / KEY).exists():
             raise SystemExit(str(error)) from None
         print(f"{error}; the one before stays", file=sys.stderr)

@@ -176,6 +176,9 @@ class DeviceAuth:
             if self._applied is not None:
                 await message.respond(json.dumps({"server": server.name, "revision": self._applied}).encode())
 
+        await self._renew_certificate(
+            server
+        )  # first: with half a copy, as after a kill, the server refuses every reload
         await self._until_intake(server, bus)
         devices = await Devices.make(bus, replicas=self._replicas)
         await bus.subscribe(CHANGES, cb=on_change)

@@ -62,9 +62,12 @@ class Restore:
             DevicesUnavailableError: There is no registry for the devices of the backup.
             StreamsMissingError: There are no streams.
         """
-        found = records.obstacles()
-        if found and records.holds(self._folder.records(self.manifest.run)):
-            self._records_are_there, found = True, []
+        found = await asyncio.to_thread(records.obstacles)
+        if found:
+            loaded = self._folder.records(self.manifest.run)
+            self._records_are_there = await asyncio.to_thread(lambda: records.holds(loaded))
+        if self._records_are_there:
+            found = []
         found = [f"{one} in the records" for one in found]
         found += [f"{n} messages in {stream}" for stream, n in (await waiting(client.jetstream())).items()]
         found += [f"another version {version} in the model store {store}" for version in self._differing(store)]

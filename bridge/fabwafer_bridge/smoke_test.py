@@ -165,11 +165,12 @@ class SmokeTest:
     async def _ended(self) -> set[str]:
         """Return the cameras to remove: this one, and what tests left that were killed."""
         now = time.time() * 1000
+        # Before the registry: a test that begins in between is then in the second alone.
+        recorded = await asyncio.to_thread(_cameras, self._system.records)
         registered = {
             device.camera: device.created for device in await self._system.devices.all() if device.fab == SMOKE_TEST_FAB
         }
         abandoned = {camera for camera, created in registered.items() if created < now - ABANDONED_AFTER * 1000}
-        recorded = await asyncio.to_thread(_cameras, self._system.records)
         return {self.camera} | abandoned | (recorded - set(registered))
 
     async def _remove(self, camera: str) -> None:

@@ -22,6 +22,7 @@ from fabwafer.messages.encoding import EncodingError, decoded_base64
 from fabwafer.messages.refusals import MessageRefusedError, shown
 from fabwafer.messages.topics import NAME_RULE, is_name
 from fabwafer.records import ReceivedPrediction, Records, Review, Shot
+from fabwafer.records.fields import storable
 from fabwafer.records.keys import WaferKey, key_of
 
 REVIEWER: Final = "import"
@@ -109,7 +110,7 @@ class WorkshopImport:
         elif "ground_truth" in fields:
             with self._refusing("review", place):
                 truth = read_fields(_GroundTruth, fields)
-                review = Review(truth.ground_truth, REVIEWER, truth.timestamp, None)
+                review = Review(storable(truth.ground_truth), REVIEWER, truth.timestamp, None)
                 self._reviews.append((place, (key_of(truth), review)))
         elif encoded is None:
             found = ", ".join(sorted(fields)) or "none"
@@ -170,7 +171,11 @@ class WorkshopImport:
                     "image", str(file), "name", f"expected an imgid of {NAME_RULE}, got {shown(file.stem)}"
                 )
             elif len(parts := file.relative_to(folder).parts) == 3:
-                owners[file] = parts[0], parts[1], file.stem
+                if is_name(parts[0]) and is_name(parts[1]):
+                    owners[file] = parts[0], parts[1], file.stem
+                else:
+                    reason = f"expected a fab and a camera of {NAME_RULE}, got {shown(parts[:2])}"
+                    self._tally.refuse("image", str(file), "name", reason)
             else:
                 elsewhere.append(file)
         found = self._records.wafers_of_images({file.stem for file in elsewhere})

@@ -15,8 +15,8 @@ from urllib3.exceptions import HTTPError
 from fabwafer.errors import FabwaferError
 from fabwafer.models.predictor import DEPLOYMENT, MANAGER, ROLE_LABEL, Kind, Manifest, Role
 
-TIMEOUT_SECONDS: Final = 10
-"""For each request; a pod that is asked to end is given 30 s."""
+TIMEOUT_SECONDS: Final = 5
+"""For each try of a request, of which there are two; a pod that is asked to end is given 30 s."""
 _IN_A_POD: Final = "KUBERNETES_SERVICE_HOST"
 _KUBECONFIG: Final = "KUBECONFIG"
 _JSON_PATCH: Final = "application/json-patch+json"
@@ -101,27 +101,14 @@ class Cluster:
 
     def pods(self, role: Role) -> list[Manifest]:
         """Return the pods of a role, the newest first."""
-        with self._asking("list pods of", role):
-            answer = self._core.list_namespaced_pod(
-                self.namespace,
-                label_selector=f"{ROLE_LABEL}={role}",
-                _preload_content=False,
-                _request_timeout=TIMEOUT_SECONDS,
-            )
-            found: list[Manifest] = json.loads(answer.data)["items"]
+        selector = f"{ROLE_LABEL}={role}"
+        found = self._items("list pods of", role, self._core.list_namespaced_pod, label_selector=selector)
         return sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
 
     def events(self, pod: str) -> list[Manifest]:
         """Return the events of a pod."""
-        with self._asking("list events of", pod):
-            answer = self._core.list_namespaced_event(
-                self.namespace,
-                field_selector=f"involvedObject.kind=Pod,involvedObject.name={pod}",
-                _preload_content=False,
-                _request_timeout=TIMEOUT_SECONDS,
-            )
-            found: list[Manifest] = json.loads(answer.data)["items"]
-        return found
+        selector = f"involvedObject.kind=Pod,involvedObject.name={pod}"
+        return self._items("list events of", pod, self._core.list_namespaced_event, field_selector=selector)
 
     def last_line(self, pod: str, container: str) -> str:
         """Return the last line of a container's log; empty where there is none, or this user may not read it."""
@@ -138,6 +125,12 @@ class Cluster:
         except (ApiException, HTTPError):
             return ""
         return str(answer.data.decode(errors="replace")).strip()
+
+    def _items(self, verb: str, name: str, request: Any, **selector: str) -> list[Manifest]:
+        with self._asking(verb, name):
+            answer = request(self.namespace, **selector, _preload_content=False, _request_timeout=TIMEOUT_SECONDS)
+            found: list[Manifest] = json.loads(answer.data)["items"]
+        return found
 
     def _get(self, kind: Kind, name: str) -> Manifest | None:
         with self._asking("get", name, missing_is_fine=True):

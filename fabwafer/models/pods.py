@@ -1,17 +1,15 @@
 """The pods of a model server, as the Kubernetes API describes them: the version of each, and why it is not ready."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
-from fabwafer.models.predictor import VERSION_ANNOTATION
+from fabwafer.models.predictor import VERSION_ANNOTATION, Manifest
 
 LONGEST_REASON: Final = 500
 """Characters of a reason: it is shown in tables."""
 
 # While these last, what happens is told by events: a volume that is missing, for example.
 _STARTING: Final = ("ContainerCreating", "PodInitializing")
-
-Manifest = dict[str, Any]
 
 
 def version_of(pod: Manifest) -> str | None:
@@ -47,6 +45,8 @@ def _container_reason(pod: Manifest, events: Sequence[Manifest], last_line: Call
     """Return the reason of the first container that holds the pod up, the init containers first."""
     status = pod.get("status", {})
     for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        if container.get("ready"):
+            continue
         name, state, last = container["name"], container.get("state", {}), container.get("lastState", {})
         if ended := state.get("terminated") or last.get("terminated"):
             if ended.get("exitCode") == 0 and not state.get("waiting"):  # an init container that is done
@@ -57,9 +57,8 @@ def _container_reason(pod: Manifest, events: Sequence[Manifest], last_line: Call
             return f"container {name} cannot start: {waiting.get('reason')}: {waiting.get('message', '')}"
         if waiting:
             return None
-        if not container.get("ready"):
-            told = (_warning(events), last_line(name))
-            return f"container {name} runs and is not ready: {'; '.join(one for one in told if one)}"
+        told = (_warning(events), last_line(name))
+        return f"container {name} runs and is not ready: {'; '.join(one for one in told if one)}"
     return None
 
 

@@ -118,7 +118,12 @@ class Reconciler:
             if version not in {answering, candidate}:
                 await self._server.drop(version)
             elif version in loaded.without_workers:
-                await self._server.start_worker(version)
+                try:
+                    await self._server.start_worker(version)
+                except NotLoadedError as error:
+                    if version == candidate:
+                        await asyncio.to_thread(refuse, self._records, rollout, version, str(error), champion=champion)
+                    raise
                 self._say(f"model {version} had no worker left; it answers again")
         if candidate and candidate not in loaded.versions:
             try:

@@ -4,6 +4,7 @@
 is made in a local work folder. A killed run leaves it there, and the next run with the same version goes on with it.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -349,7 +350,10 @@ class BucketStore(Store):
         try:
             yield
         except (OSError, BotoCoreError) as error:
-            raise StoreUnavailableError(f"the model store {self} cannot be used: {error}") from None
+            # This machine's disk, on which nothing changes by waiting for the store.
+            here = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+            kind = StoreError if here else StoreUnavailableError
+            raise kind(f"the model store {self} cannot be used: {error}") from None
 
 
 def open_store(address: str, work: Path | None = None) -> Store:

@@ -34,7 +34,10 @@ def new_shots(connection: Connection, received: Sequence[Shot]) -> list[Shot]:
     """Return the shots whose file their wafer does not have, at whatever time: copies of files lose theirs."""
     statement = select(*_WAFER, shots.c.digest).join(wafers).where(_among(key_of(shot.image) for shot in received))
     stored = {tuple(row) for row in connection.execute(statement)}
-    return [shot for shot in received if (*key_of(shot.image), sha256(shot.data).digest()) not in stored]
+    first: dict[tuple[str | bytes, ...], Shot] = {}
+    for shot in received:
+        first.setdefault((*key_of(shot.image), sha256(shot.data).digest()), shot)
+    return [shot for key, shot in first.items() if key not in stored]
 
 
 def add_counts(connection: Connection, counts: Mapping[WaferKey, MapCounts]) -> None:

@@ -163,6 +163,33 @@ async def test_the_servers_log_is_repeated(listener: TlsListener) -> None:
     )
 
 
+async def test_half_a_copy_is_mended_before_the_server_is_asked_for_anything(
+    listener: TlsListener, tmp_path: Path
+) -> None:
+    listener.device_auth.stop()
+    other = make_certificate(tmp_path / "other", "other")
+    (listener.copy / KEY).write_bytes((other / KEY).read_bytes())  # as after a kill between the two files
+    listener.device_auth.start()
+    wait_until(listener.device_auth.ready, "the users are in place")
+    with await listener.device("after") as device:
+        assert device.publish("fabwafer/faba/after/img/1", b"x")
+
+
+def test_what_the_server_refuses_is_put_back_and_not_tried_again(tmp_path: Path) -> None:
+    source, target = make_certificate(tmp_path / "source", "first"), tmp_path / "copy"
+    target.mkdir()
+    certificate = ListenerCertificate(source, target)
+    certificate.take_over()
+    first = text(target)
+    second = make_certificate(tmp_path / "second", "second")
+    for name in (CERTIFICATE, KEY):
+        (source / name).write_bytes((second / name).read_bytes())
+    assert certificate.take_over()
+    certificate.put_back()
+    assert text(target) == first
+    assert not certificate.take_over()
+
+
 def copy(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "fabwafer_bridge.certificate", "--source", source, "--copy", target],

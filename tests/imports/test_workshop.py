@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy.exc import DataError
 
 from fabwafer.imports.die_counts import count_dies
 from fabwafer.imports.dynamodb import read_export
@@ -20,7 +22,7 @@ from fabwafer.imports.workshop import WorkshopImport
 from fabwafer.maps.image_file import MAX_BYTES
 from fabwafer.maps.stated_colours import StatedColours
 from fabwafer.maps.synthetic import sample
-from fabwafer.records import Drawing, Filter, Records, WaferRecord, statement_finder
+from fabwafer.records import Drawing, Filter, ReceivedPrediction, Records, WaferRecord, statement_finder
 from tests.support.drawings import UNKNOWN_SCHEMES
 from tests.support.records import predicted, shot
 from tests.support.workshop import SECONDS, ground_truth, item, map_file, write_lines, write_scan
@@ -175,12 +177,40 @@ def test_a_bad_row_is_refused_with_the_reason_and_the_others_come_in(
     assert refusal.place.endswith("a.json.gz:2")
 
 
-def test_what_the_database_refuses_is_refused_alone(records: Records, tmp_path: Path) -> None:
-    deep = {"M": {"x": {"N": "1"}}}
-    tally = rows(records, tmp_path, item("img1"), {**item("img2"), "nul": {"S": "a\0b"}, "deep": deep}, item("img3"))
+def test_what_the_database_refuses_is_refused_alone(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = records.import_predictions
 
-    assert tally.new["prediction"] + tally.refused_of("prediction") == 3
-    assert tally.new["prediction"] >= 2
+    def refuse_the_second(received: Sequence[ReceivedPrediction]) -> int:
+        if any(one.prediction.imgid == "img2" for one in received):
+            raise DataError("", {}, Exception("no"))
+        return store(received)
+
+    monkeypatch.setattr(records, "import_predictions", refuse_the_second)
+    tally = rows(records, tmp_path, item("img1"), item("img2"), item("img3"))
+
+    assert tally.new["prediction"] == 2
+    assert tally.refused == {("prediction", "refused_by_records"): 1}
+
+
+def test_what_a_database_cannot_store_of_a_row_is_left_out_of_it(records: Records, tmp_path: Path) -> None:
+    deep = {"M": {"x": {"N": "1"}}}
+    odd = {**item("img2"), "nul": {"S": "a\0b"}, "deep": deep}
+    tally = rows(records, tmp_path, item("img1"), odd, ground_truth("img1", "L\0c"), item("img3"))
+
+    assert (tally.new["prediction"], tally.new["review"], tally.refused) == (3, 1, {})
+
+
+def test_copies_of_a_file_are_one_shot(records: Records, tmp_path: Path) -> None:
+    folder = tmp_path / "bucket" / "faba" / "camera1"
+    for number, name in enumerate(("a", "b")):
+        file = write(folder / name / "img1.png", map_file())
+        os.utime(file, (SECONDS + number, SECONDS + number))
+    rows(records, tmp_path, item("img1"))
+
+    assert run(records, images=tmp_path / "bucket").new["image"] == 1
+    assert len(the_wafer(records).shots) == 1
 
 
 def test_the_buckets_images_become_shots_and_their_dies_are_counted(records: Records, tmp_path: Path) -> None:
@@ -244,6 +274,7 @@ def test_a_bad_image_is_refused_with_the_reason_and_the_others_come_in(records: 
     write(folder / "g.txt", b"notes")
     (folder / "h.png").symlink_to(tmp_path / "absent")
     write(tmp_path / "bucket" / "fab a" / "camera1" / "i.png", map_file())
+    write(Path(os.fsdecode(os.fsencode(tmp_path / "bucket") + b"/fab\xe9/camera1/j.png")), map_file())
     write(folder / "z.png", map_file(1))
 
     tally = run(records, images=tmp_path / "bucket")
@@ -253,8 +284,7 @@ def test_a_bad_image_is_refused_with_the_reason_and_the_others_come_in(records: 
         ("image", "truncated"): 1,
         ("image", "unreadable"): 2,  # without bytes, and the link
         ("image", "too_large"): 1,
-        ("image", "name"): 2,  # the dot, and the text
-        ("image", "field"): 1,  # the space
+        ("image", "name"): 4,  # the dot, the text, the space, and what is no UTF-8
     }
 
 

@@ -70,6 +70,13 @@ EVENTS = [
             pod({"state": {"running": {}}, "ready": False}, init=DONE),
             "container server runs and is not ready: Readiness probe failed: 503; last line of server",
         ),
+        (
+            pod(
+                waiting("ImagePullBackOff", "no such image"),
+                init={"ready": True, "state": {"running": {}}, "lastState": ended("old trouble")},
+            ),
+            "container server cannot start: ImagePullBackOff: no such image",
+        ),
         (pod(waiting("ContainerCreating")), "Readiness probe failed: 503"),
     ],
     ids=[
@@ -81,6 +88,7 @@ EVENTS = [
         "out of memory",
         "crash",
         "503",
+        "beside one that runs again",
         "volume",
     ],
 )
